@@ -1,0 +1,1 @@
+"""The Django app "messaging": tables, rules, facts."""

@@ -1,0 +1,29 @@
+"""The numbers of the domain, each with its reason."""
+
+# A message is a thing to read, not a file; ten thousand characters is several printed pages.
+MAX_TEXT_CHARACTERS = 10_000
+# The app's own JSON beside a text; larger things belong into files.
+MAX_DATA_BYTES = 8 * 1024
+MAX_MENTIONS = 100
+MAX_CLIENT_ID_CHARACTERS = 64
+MAX_TITLE_CHARACTERS = 200
+MAX_NAME_CHARACTERS = 100
+# Receipts and typing stay useful, and one member list page stays small against it.
+MAX_GROUP_MEMBERS = 5_000
+# Typing and live receipts of a large group are quadratic: above this many members they are not sent.
+MAX_MEMBERS_FOR_HINTS = 100
+# A typing indicator that nobody renewed disappears.
+TYPING_SECONDS = 6
+# Counting further costs more than anyone reads from the number.
+MAX_UNREAD_COUNT = 1_000
+MAX_PAGE = 100
+DEFAULT_PAGE = 50
+# What clients of the protocol can process in one reply.
+MAX_RECOVERED_PUBLICATIONS = 300
+MAX_RECOVERED_BYTES = 512 * 1024
+# Conversations the server puts on a connection; the rest wait for their first publication.
+MAX_SUBSCRIBED_CONVERSATIONS = 200
+INITIAL_SUBSCRIBED_CONVERSATIONS = 100
+MAX_KNOWN_CONVERSATIONS = 2_000
+MAX_DEVICES_PER_USER = 20
+MAX_SEARCH_RESULTS = 20

@@ -1,0 +1,25 @@
+"""Django's entry point: imports every table, nothing else."""
+
+from .conversation import Conversation, DeviceReceipt, Member
+from .device import Device, Session
+from .message import Message
+from .notification import Delivery, Notification
+from .stream import Deployment, Publication, Stream, WriterBatch
+from .user import Block, User
+
+__all__ = [
+    "Block",
+    "Conversation",
+    "Delivery",
+    "Deployment",
+    "Device",
+    "DeviceReceipt",
+    "Member",
+    "Message",
+    "Notification",
+    "Publication",
+    "Session",
+    "Stream",
+    "User",
+    "WriterBatch",
+]

@@ -1,0 +1,157 @@
+"""Typed reading of environment variables; nothing else in the project touches ``os.environ``.
+
+Every missing or malformed variable is reported in one message at start. Each field's description stands,
+word for word, in ``.env.example`` and ``docs/settings.md``; a test compares the three.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+DEVELOPMENT_SECRET = "development-only-secret-key-that-production-refuses-to-start-with"  # noqa: S105 - refused in production
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Env(BaseSettings):
+    """The whole configuration of a process. Field ``x`` is the variable ``ROOST_X`` unless it has an alias."""
+
+    model_config = SettingsConfigDict(env_prefix="ROOST_", env_file=ROOT / ".env", extra="ignore", frozen=True)
+
+    # --- where it runs
+    env: Literal["development", "production"] = Field(
+        "development", description="`production` refuses to start with unsafe defaults."
+    )
+    secret_key: str = Field(
+        DEVELOPMENT_SECRET,
+        description="Signs tokens and cursors. At least 50 random characters.",
+    )
+    debug: bool = Field(False, description="Django's debug pages. Never in production.")
+    allowed_hosts: str = Field("*", description="Comma-separated host names that HTTP requests may address.")
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8000, ge=1, le=65535, description="Port to listen on.")
+    web_processes: int = Field(1, ge=1, le=64, description="How many web processes share the port.")
+    public_url: str = Field(
+        "",
+        description="Address of this deployment as people see it, for links in mails and pushes.",
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="Least severity that is logged."
+    )
+
+    # --- servers behind it
+    database_url: str = Field(
+        "",
+        validation_alias="DATABASE_URL",
+        description="PostgreSQL 16 or later. Empty: an embedded one under `.roost/`.",
+    )
+    redis_url: str = Field(
+        "",
+        validation_alias="REDIS_URL",
+        description="Redis 7 or Valkey 8 and later. Empty: an embedded one.",
+    )
+    database_threads: int = Field(
+        8,
+        ge=1,
+        le=64,
+        description="Threads, and pooled connections, for queries per process.",
+    )
+    require_durable_database: bool = Field(
+        True,
+        description="Refuse to start when fsync, full_page_writes or synchronous_commit is off.",
+    )
+
+    # --- sockets
+    socket_lane: Literal["picows", "daphne"] = Field(
+        "picows", description="What serves websockets; `daphne` is the slower fallback."
+    )
+    allowed_origins: str = Field(
+        "",
+        description="Comma-separated origins of browser apps (`https://app.example.com`); the own host is always one.",
+    )
+    trusted_proxies: str = Field(
+        "",
+        description="Comma-separated networks whose X-Forwarded-For and X-Forwarded-Proto are believed.",
+    )
+    drain_seconds: float = Field(
+        10.0,
+        ge=0,
+        le=300,
+        description="How long a stopping web process takes to move its clients.",
+    )
+    max_frame_bytes: int = Field(65536, ge=1024, le=1 << 24, description="Largest websocket message of a client.")
+    max_unsent_bytes: int = Field(1 << 20, ge=65536, description="Unsent output per connection; beyond it 3008.")
+    max_connections: int = Field(
+        50_000,
+        ge=1,
+        description="Open websockets per process; more are told to return later.",
+    )
+    ping_seconds: int = Field(25, ge=1, le=3600, description="Seconds between pings.")
+    pong_seconds: int = Field(10, ge=1, le=3600, description="Seconds a client has for its pong.")
+
+    # --- limits
+    commands_per_second: float = Field(
+        50,
+        gt=0,
+        description="Commands per connection, sustained; bursts of four times that.",
+    )
+    http_requests_per_minute: int = Field(600, ge=1, description="HTTP requests per user.")
+    http_requests_per_minute_address: int = Field(1200, ge=1, description="HTTP requests per address.")
+
+    # --- messages
+    retention_days: int = Field(30, ge=1, description="How far back recovery and sync reach.")
+
+    # --- mail
+    email_url: str = Field(
+        "",
+        description="`smtp://user:password@host:port` (`smtps://` for TLS). Empty: printed.",
+    )
+    email_from: str = Field("Roost <roost@localhost>", description="Sender of mails.")
+
+    # --- push
+    push_provider: Literal["console", "fcm", "memory"] = Field("console", description="What carries pushes by default.")
+    fcm_credentials: str = Field("", description="Path of a service account's JSON file, or the JSON itself.")
+    fcm_base_url: str = Field("https://fcm.googleapis.com", description="Address of FCM's HTTP v1 API.")
+    push_grace_seconds: float = Field(
+        5.0,
+        ge=0,
+        description="How long a connected device has to acknowledge before a push.",
+    )
+    push_ttl_seconds: int = Field(86_400 * 7, ge=60, description="Life of a push at the provider.")
+
+    @property
+    def is_production(self) -> bool:
+        return self.env == "production"
+
+    @staticmethod
+    def words(value: str) -> list[str]:
+        """Split a comma-separated setting."""
+        return [word.strip() for word in value.split(",") if word.strip()]
+
+
+class BadEnvironment(SystemExit):
+    """One message that names every malformed variable."""
+
+
+@cache
+def load() -> Env:
+    """
+    Read the environment once.
+
+    Raises:
+        BadEnvironment: a variable has a value that does not fit.
+    """
+    try:
+        return Env()
+    except ValidationError as error:
+        lines = [f"  {_variable(problem['loc'])}: {problem['msg']}" for problem in error.errors()]
+        raise BadEnvironment("Settings that do not fit:\n" + "\n".join(lines)) from None
+
+
+def _variable(location: tuple[str | int, ...]) -> str:
+    name = str(location[0])
+    return name if name.isupper() else f"ROOST_{name.upper()}"
