@@ -1,0 +1,147 @@
+"""
+A phone on the official SDK (PyPI ``centrifuge-python``), driven by lines of JSON; the same lines as ``../js/phone.mjs``.
+
+``python phone.py``, then ``{"do": "connect", "url": "ws://…/connection/websocket", "token": "…"}`` and so on.
+"""
+
+import asyncio
+import json
+import sys
+from typing import Any
+
+from centrifuge import (
+    Client,
+    ClientEventHandler,
+    ConnectedContext,
+    ConnectingContext,
+    DisconnectedContext,
+    ErrorContext,
+    PublicationContext,
+    ServerPublicationContext,
+    ServerSubscribedContext,
+    ServerUnsubscribedContext,
+    SubscribedContext,
+    SubscriptionEventHandler,
+    UnsubscribedContext,
+)
+from centrifuge.exceptions import CentrifugeError
+
+
+def say(event: str, **fields: Any) -> None:
+    print(json.dumps({"event": event, **fields}), flush=True)
+
+
+def position(context: Any) -> dict[str, Any] | None:
+    where = getattr(context, "stream_position", None)
+    return {"offset": where.offset, "epoch": where.epoch} if where else None
+
+
+class Events(ClientEventHandler):
+    """Says what happens to the connection and to the subscriptions that the server made."""
+
+    async def on_connecting(self, ctx: ConnectingContext) -> None:
+        say("connecting", code=ctx.code, reason=ctx.reason)
+
+    async def on_connected(self, ctx: ConnectedContext) -> None:
+        say("connected", client=ctx.client, data=ctx.data)
+
+    async def on_disconnected(self, ctx: DisconnectedContext) -> None:
+        say("disconnected", code=ctx.code, reason=ctx.reason)
+
+    async def on_error(self, ctx: ErrorContext) -> None:
+        say("error", error=str(ctx))
+
+    async def on_subscribed(self, ctx: ServerSubscribedContext) -> None:
+        say(
+            "subscribed",
+            channel=ctx.channel,
+            was_recovering=ctx.was_recovering,
+            recovered=ctx.recovered,
+            position=position(ctx),
+        )
+
+    async def on_unsubscribed(self, ctx: ServerUnsubscribedContext) -> None:
+        say("unsubscribed", channel=ctx.channel)
+
+    async def on_publication(self, ctx: ServerPublicationContext) -> None:
+        say("publication", channel=ctx.channel, offset=ctx.pub.offset, data=ctx.pub.data)
+
+
+class ChannelEvents(SubscriptionEventHandler):
+    """The same for a subscription that the phone made itself."""
+
+    def __init__(self, channel: str) -> None:
+        self.channel = channel
+
+    async def on_subscribed(self, ctx: SubscribedContext) -> None:
+        say(
+            "subscribed",
+            channel=self.channel,
+            was_recovering=ctx.was_recovering,
+            recovered=ctx.recovered,
+            position=position(ctx),
+        )
+
+    async def on_unsubscribed(self, ctx: UnsubscribedContext) -> None:
+        say("unsubscribed", channel=self.channel, code=ctx.code, reason=ctx.reason)
+
+    async def on_publication(self, ctx: PublicationContext) -> None:
+        say("publication", channel=self.channel, offset=ctx.pub.offset, data=ctx.pub.data)
+
+
+class Phone:
+    """One client; each command is a method of its name."""
+
+    client: Client
+
+    async def connect(self, url: str, token: str) -> None:
+        async def get_token() -> str:
+            return token
+
+        self.client = Client(
+            url, events=Events(), token=token, get_token=get_token, min_reconnect_delay=0.05, max_reconnect_delay=0.5
+        )
+        await self.client.connect()
+
+    async def disconnect(self) -> None:
+        await self.client.disconnect()
+
+    async def reconnect(self, url: str = "") -> None:
+        if url:
+            self.client._address = url  # the SDK has no public way to move to another address
+        await self.client.connect()
+
+    async def subscribe(self, channel: str) -> None:
+        await self.client.new_subscription(channel, events=ChannelEvents(channel)).subscribe()
+
+    async def rpc(self, id: int, method: str, data: Any) -> None:
+        await self._answer(id, self.client.rpc(method, data))
+
+    async def publish(self, id: int, channel: str, data: Any) -> None:
+        await self._answer(id, self.client.publish(channel, data))
+
+    async def _answer(self, id: int, call: Any) -> None:
+        try:
+            reply = await call
+        except CentrifugeError as error:
+            say("reply", id=id, error={"code": getattr(error, "code", 0), "message": str(error)})
+        else:
+            say("reply", id=id, data=getattr(reply, "data", None))
+
+
+async def main() -> None:
+    phone = Phone()
+    loop = asyncio.get_running_loop()
+    running: set[asyncio.Task[None]] = set()
+    while line := await loop.run_in_executor(None, sys.stdin.readline):
+        command = json.loads(line)
+        action = command.pop("do")
+        if action == "exit":
+            break
+        task = asyncio.ensure_future(getattr(phone, action)(**command))
+        running.add(task)
+        task.add_done_callback(running.discard)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

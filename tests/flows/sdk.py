@@ -1,0 +1,121 @@
+"""Phones on the official SDKs: the example programs in ``clients/``, each a process of its own, driven by lines of JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+CLIENTS = Path(__file__).resolve().parents[2] / "clients"
+COMMANDS = {
+    "js": ["node", str(CLIENTS / "js" / "phone.mjs")],
+    "python": [sys.executable, str(CLIENTS / "python" / "phone.py")],
+}
+DEADLINE = 20.0
+
+Event = dict[str, Any]
+
+
+class SdkPhone:
+    """One phone; ``events`` keeps everything that it ever said, in order."""
+
+    def __init__(self, sdk: str, process: asyncio.subprocess.Process) -> None:
+        self.sdk = sdk
+        self.events: list[Event] = []
+        self._process = process
+        self._changed = asyncio.Condition()
+        self._ids = itertools.count(1)
+        self._reader = asyncio.ensure_future(self._read())
+
+    @classmethod
+    async def start(cls, sdk: str) -> SdkPhone:
+        process = await asyncio.create_subprocess_exec(
+            *COMMANDS[sdk], stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=1 << 22
+        )
+        return cls(sdk, process)
+
+    async def _read(self) -> None:
+        assert self._process.stdout
+        async for line in self._process.stdout:
+            async with self._changed:
+                self.events.append(json.loads(line))
+                self._changed.notify_all()
+
+    async def do(self, action: str, **fields: Any) -> None:
+        assert self._process.stdin
+        self._process.stdin.write(json.dumps({"do": action, **fields}).encode() + b"\n")
+        await self._process.stdin.drain()
+
+    async def until(self, holds: Callable[[list[Event]], bool], what: str) -> None:
+        """Wait until ``holds(events)``; fail, saying what was waited for, after the deadline."""
+        async with self._changed:
+            try:
+                await asyncio.wait_for(self._changed.wait_for(lambda: holds(self.events)), DEADLINE)
+            except TimeoutError:
+                raise AssertionError(f"{self.sdk}: no {what} among {self.events[-20:]}") from None
+
+    async def connect(self, url: str, token: str) -> None:
+        await self.do("connect", url=url, token=token)
+        await self._until_connected(1)
+
+    async def disconnect(self) -> None:
+        before = self.count("disconnected")
+        await self.do("disconnect")
+        await self.until(lambda _: self.count("disconnected") > before, "disconnect")
+
+    async def reconnect(self, url: str = "") -> None:
+        before = self.count("connected")
+        await self.do("reconnect", url=url)
+        await self._until_connected(before + 1)
+
+    async def _until_connected(self, times: int) -> None:
+        await self.until(lambda _: self.count("connected") >= times, "connection")
+
+    async def rpc(self, method: str, data: Any) -> Any:
+        """Call a method; return its data. Raises AssertionError with the protocol's error."""
+        id = next(self._ids)
+        await self.do("rpc", id=id, method=method, data=data)
+        reply = await self._reply(id)
+        assert "error" not in reply, reply
+        return reply["data"]
+
+    async def _reply(self, id: int) -> Event:
+        def found(events: list[Event]) -> bool:
+            return any(e["event"] == "reply" and e["id"] == id for e in events)
+
+        await self.until(found, f"reply {id}")
+        return next(e for e in self.events if e["event"] == "reply" and e["id"] == id)
+
+    def count(self, event: str) -> int:
+        return sum(1 for e in self.events if e["event"] == event)
+
+    def publications(self, channel: str, kind: str | None = None) -> list[Event]:
+        """What arrived on a channel, hints left out unless asked for by kind."""
+        return [
+            e
+            for e in self.events
+            if e["event"] == "publication"
+            and e["channel"] == channel
+            and (e["data"].get("type") == kind if kind else e.get("offset"))
+        ]
+
+    def texts(self, channel: str) -> list[str]:
+        return [e["data"]["message"]["text"] for e in self.publications(channel, "message.sent")]
+
+    async def until_texts(self, channel: str, texts: list[str]) -> None:
+        await self.until(lambda _: len(self.texts(channel)) >= len(texts), f"{len(texts)} texts in {channel}")
+        assert self.texts(channel) == texts
+
+    async def stop(self) -> None:
+        if self._process.returncode is None:
+            await self.do("exit")
+            try:
+                await asyncio.wait_for(self._process.wait(), 5)
+            except TimeoutError:
+                self._process.kill()
+                await self._process.wait()
+        await self._reader
