@@ -1,5 +1,5 @@
 """
-A phone on the official SDK (PyPI ``centrifuge-python``), driven by lines of JSON; the same lines as ``../js/phone.mjs``.
+A phone on the official SDK (PyPI ``centrifuge-python``), driven by the same lines of JSON as ``../js/phone.mjs``.
 
 ``python phone.py``, then ``{"do": "connect", "url": "ws://…/connection/websocket", "token": "…"}`` and so on.
 """

@@ -1,4 +1,4 @@
-"""Phones on the official SDKs: the example programs in ``clients/``, each a process of its own, driven by lines of JSON."""
+"""Phones on the official SDKs: the example programs in ``clients/``, each its own process, driven by JSON lines."""
 
 from __future__ import annotations
 
