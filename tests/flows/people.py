@@ -1,0 +1,70 @@
+"""People of a deployment under test: made in its database as an operator would, each with a token to connect with."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+import httpx
+
+from tests.servers import Deployment, ServerProcess
+
+MAKE_PEOPLE = """
+import json
+from tests.factories import make_logged_in_user
+print(json.dumps([make_logged_in_user(name=name) for name in {names!r}]))
+"""
+
+
+@dataclass(frozen=True)
+class Person:
+    """A user with one device; ``token`` opens both doors."""
+
+    id: str
+    name: str
+    token: str
+    device: str
+
+    def call(self, web: ServerProcess, method: str, path: str, **body: Any) -> Any:
+        """Make one HTTP request and return its JSON; fails on an error answer."""
+        answer = httpx.request(
+            method,
+            f"{web.url}/v1{path}",
+            json=body or None,
+            headers={"Authorization": f"Bearer {self.token}"},
+            timeout=20,
+        )
+        assert answer.is_success, f"{method} {path}: {answer.status_code} {answer.text}"
+        return answer.json() if answer.content else None
+
+    def make_group(self, web: ServerProcess, title: str, *others: Person) -> str:
+        """Make a group and return its id."""
+        members = [other.id for other in others]
+        return str(self.call(web, "POST", "/conversations/group", title=title, members=members)["id"])
+
+    def send(self, web: ServerProcess, conversation: str, text: str) -> int:
+        """Send over HTTP and return the seq."""
+        return int(
+            self.call(web, "POST", f"/conversations/{conversation}/messages", client_id=str(uuid4()), text=text)["seq"]
+        )
+
+    def history(self, web: ServerProcess, conversation: str) -> list[dict[str, Any]]:
+        """All messages, oldest first, page by page."""
+        messages: list[dict[str, Any]] = []
+        before: int | None = None
+        while True:
+            query = "?limit=100" + (f"&before={before}" if before else "")
+            page = self.call(web, "GET", f"/conversations/{conversation}/messages{query}")["messages"]
+            if not page:
+                return messages
+            page = sorted(page, key=lambda message: message["seq"])
+            messages = page + messages
+            before = page[0]["seq"]
+
+
+def make_people(deployment: Deployment, *names: str) -> list[Person]:
+    """Make users that are logged in."""
+    printed = deployment.manage("shell", "--verbosity", "0", "--command", MAKE_PEOPLE.format(names=list(names)))
+    return [Person(**fields) for fields in json.loads(printed.strip().splitlines()[-1])]
