@@ -1,7 +1,8 @@
-"""The push outbox."""
+"""The push outbox: what the writer leaves for the worker, and what the worker makes of it."""
 
 from __future__ import annotations
 
+from django.contrib.postgres.indexes import BrinIndex
 from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
@@ -28,8 +29,13 @@ class Notification(models.Model):
                 fields=["created_at"],
                 condition=Q(planned_at__isnull=True),
                 name="notification_unplanned",
-            )
+            ),
+            # Only pruning asks by age, and rows come in its order: a few pages of index are enough.
+            BrinIndex(fields=["created_at"], name="notification_by_age"),
         ]
+
+    def __str__(self) -> str:
+        return f"notification of message {self.seq} in {self.conversation_id}"
 
 
 class Delivery(models.Model):
@@ -38,23 +44,33 @@ class Delivery(models.Model):
     class State(models.TextChoices):
         PENDING = "pending"
         SENT = "sent"
-        DROPPED = "dropped"
-        DEAD = "dead"
+        DROPPED = "dropped"  # not wanted any more, or nowhere to go: ``reason`` says which
+        DEAD = "dead"  # the provider will never take it
 
     id = models.UUIDField(primary_key=True, default=new_id)
     notification = models.ForeignKey(Notification, models.CASCADE, related_name="deliveries", db_constraint=False)
     device_id = models.UUIDField()
     user_id = models.UUIDField()
+    # Whose queue it waits in: one provider's outage leaves the others' queues short.
+    provider = models.CharField(max_length=20)
     state = models.CharField(max_length=10, choices=State, default=State.PENDING)
     reason = models.CharField(max_length=60, blank=True)
     attempts = models.PositiveSmallIntegerField(default=0)
     not_before = models.DateTimeField(db_default=Now())
     expires_at = models.DateTimeField()
+    # Until then it belongs to the worker that wrote this value.
     leased_until = models.DateTimeField(null=True)
     created_at = models.DateTimeField(db_default=Now())
     finished_at = models.DateTimeField(null=True)
 
     class Meta:
         app_label = "messaging"
+        verbose_name_plural = "deliveries"
         constraints = [models.UniqueConstraint(fields=["notification", "device_id"], name="one_delivery_per_device")]
-        indexes = [models.Index(fields=["not_before"], condition=Q(state="pending"), name="delivery_due")]
+        indexes = [
+            models.Index(fields=["provider", "not_before"], condition=Q(state="pending"), name="delivery_due"),
+            BrinIndex(fields=["created_at"], name="delivery_by_age"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.state} push to device {self.device_id}"
