@@ -58,7 +58,7 @@ class Identity:
 class Postgres:
     """A PostgreSQL on a loopback port, with its data in ``folder``; ``processes`` is where its pid file goes."""
 
-    name = "postgres"
+    name, title = "postgres", "PostgreSQL"
 
     def __init__(self, processes: Path, folder: Path, options: Mapping[str, str] | None = None) -> None:
         self._processes = processes
@@ -153,7 +153,7 @@ class Postgres:
         self.child = Child(
             self._processes, self.name, command, ending=ending, log=self._log, user=identity.user
         ).start()
-        _await_answer(self.child, self._answers, "PostgreSQL", self._log)
+        _await_answer(self.child, self._answers, self.title, self._log)
 
     def _answers(self) -> bool:
         try:
@@ -177,7 +177,7 @@ class Postgres:
 class Valkey:
     """A Valkey on a loopback port. It keeps nothing: what it holds expires by itself or is in PostgreSQL."""
 
-    name = "valkey"
+    name, title = "valkey", "Valkey"
 
     def __init__(self, processes: Path, folder: Path) -> None:
         self._processes = processes
@@ -203,7 +203,7 @@ class Valkey:
         ending = Ending(turn=LAST, patience_seconds=10)
         command = [_valkey_binary(), self._write_configuration()]
         self.child = Child(self._processes, self.name, command, ending=ending, log=self._log).start()
-        _await_answer(self.child, self._answers, "Valkey", self._log)
+        _await_answer(self.child, self._answers, self.title, self._log)
 
     def stop(self) -> None:
         if self.child:

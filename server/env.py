@@ -20,7 +20,15 @@ ROOT = Path(__file__).resolve().parent.parent
 class Env(BaseSettings):
     """The whole configuration of a process. Field ``x`` is the variable ``ROOST_X`` unless it has an alias."""
 
-    model_config = SettingsConfigDict(env_prefix="ROOST_", env_file=ROOT / ".env", extra="ignore", frozen=True)
+    # `make run` leaves the addresses of the servers that it started in `.roost/env`, for commands beside it; `.env` wins.
+    # A variable that is set to nothing is unset: `.env.example` and compose files leave many empty.
+    model_config = SettingsConfigDict(
+        env_prefix="ROOST_",
+        env_file=(ROOT / ".roost" / "env", ROOT / ".env"),
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+    )
 
     # --- where it runs
     env: Literal["development", "production"] = Field(

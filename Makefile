@@ -1,0 +1,82 @@
+# What people type here. It needs Python 3.11 or later and make; everything else is installed into .venv from the locks.
+
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+# The first Python that is new enough and can make an environment. A pyenv shim exists for versions that do not, hence the try.
+SUITABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
+FOUND = $(firstword $(foreach name,python3.11 python3.12 python3.13 python3.14 python3,\
+	$(shell $(name) -c '$(SUITABLE)' 2>/dev/null && echo $(name))))
+# A user without a home (a container, a service) has nowhere to keep uv's cache.
+UV = $(VENV)/bin/uv --quiet --no-python-downloads $(if $(shell test -w "$$HOME" && echo yes),,--no-cache)
+# Settings as in production, with a secret of its own each time: what `check --deploy` judges.
+PRODUCTION = ROOST_ENV=production ROOST_SECRET_KEY=$$($(PYTHON) -c 'import secrets; print(secrets.token_urlsafe(64))') \
+	ROOST_ALLOWED_HOSTS=chat.example.com ROOST_PUBLIC_URL=https://chat.example.com \
+	DATABASE_URL=postgres://roost@127.0.0.1/roost REDIS_URL=redis://127.0.0.1/0
+ARGS =
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check format bench clean sound
+.DELETE_ON_ERROR:
+
+help:
+	@echo 'make run     start everything and print where the page is'
+	@echo 'make test    run the tests (ARGS="tests/models -x" for some of them)'
+	@echo 'make check   formatter, linter, types, import contracts, migrations, deployment checks'
+	@echo 'make format  let the formatter and the linter mend what they can'
+	@echo 'make bench   measure, beside other servers'
+	@echo 'make clean   remove the environment and caches (data under .roost stays)'
+
+run: $(VENV)/run.stamp
+	@exec $(PYTHON) -m server.run --follow-parent
+
+test: $(VENV)/dev.stamp
+	@exec $(PYTHON) -m pytest $(ARGS)
+
+check: $(VENV)/dev.stamp
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m mypy
+	$(VENV)/bin/lint-imports
+	$(PYTHON) -W ignore::RuntimeWarning manage.py makemigrations --check --dry-run
+	$(PRODUCTION) $(PYTHON) manage.py check --deploy --fail-level WARNING
+
+format: $(VENV)/dev.stamp
+	$(PYTHON) -m ruff format .
+	$(PYTHON) -m ruff check --fix .
+
+bench: $(VENV)/dev.stamp
+	@exec $(PYTHON) -m bench $(ARGS)
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache static-collected
+	find . -name __pycache__ -type d -not -path './.roost/*' -prune -exec rm -rf {} +
+
+# What runs and what tests share one environment: the development lock holds everything that the other one holds.
+$(VENV)/run.stamp: requirements.lock | sound
+	@if [ $(VENV)/dev.stamp -nt requirements.lock ] && [ $(VENV)/dev.stamp -nt requirements-dev.lock ]; then :; else \
+		rm -f $(VENV)/dev.stamp; \
+		echo 'Installing the dependencies …'; \
+		$(UV) pip sync --python $(PYTHON) --require-hashes requirements.lock; \
+	fi
+	@touch $@
+
+$(VENV)/dev.stamp: requirements-dev.lock requirements.lock | sound
+	@echo 'Installing the dependencies for development …'
+	@$(UV) pip sync --python $(PYTHON) --require-hashes requirements-dev.lock
+	@touch $@ $(VENV)/run.stamp
+
+# An environment that runs: made once, and anew when its Python was removed or the folder has moved.
+sound:
+	@if [ -x $(VENV)/bin/uv ] && $(PYTHON) -c '' 2>/dev/null; then exit 0; fi; \
+	if [ -z '$(FOUND)' ]; then \
+		echo 'roost: Python 3.11 or later with its venv module is needed: install it (Debian: python3 and python3-venv).' >&2; \
+		exit 1; \
+	fi; \
+	if [ ! -w . ]; then \
+		echo "roost: $$PWD is not writable for $$(id -un): clone into a folder that is yours." >&2; \
+		exit 1; \
+	fi; \
+	echo 'Making .venv …'; \
+	rm -rf $(VENV) && \
+	$(FOUND) -m venv $(VENV) && \
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-uv.lock
