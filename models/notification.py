@@ -7,7 +7,10 @@ from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
 
+from .deliveries import State
 from .ids import new_id
+
+_STATES = [(state.value, state.value.capitalize()) for state in State]
 
 
 class Notification(models.Model):
@@ -41,19 +44,13 @@ class Notification(models.Model):
 class Delivery(models.Model):
     """One push to one device. Its id is the ``push_id`` that is the same on every try."""
 
-    class State(models.TextChoices):
-        PENDING = "pending"
-        SENT = "sent"
-        DROPPED = "dropped"  # not wanted any more, or nowhere to go: ``reason`` says which
-        DEAD = "dead"  # the provider will never take it
-
     id = models.UUIDField(primary_key=True, default=new_id)
     notification = models.ForeignKey(Notification, models.CASCADE, related_name="deliveries", db_constraint=False)
     device_id = models.UUIDField()
     user_id = models.UUIDField()
     # Whose queue it waits in: one provider's outage leaves the others' queues short.
     provider = models.CharField(max_length=20)
-    state = models.CharField(max_length=10, choices=State, default=State.PENDING)
+    state = models.CharField(max_length=10, choices=_STATES, default=State.PENDING.value)
     reason = models.CharField(max_length=60, blank=True)
     attempts = models.PositiveSmallIntegerField(default=0)
     not_before = models.DateTimeField(db_default=Now())

@@ -1,0 +1,110 @@
+"""
+Removes what nobody will ask for again; the worker calls these every few minutes.
+
+Each deletes in slices, so that no transaction is long, and skips what another worker is deleting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+
+from django.db import connection
+
+# A batch row answers "was my commit stored?", which is asked within seconds of a broken connection.
+KEEP_WRITER_BATCHES = timedelta(hours=1)
+# Long enough to look into a complaint of the last days.
+KEEP_FINISHED_DELIVERIES = timedelta(days=3)
+# What a provider refused for good is our mistake, and somebody should have time to look at it.
+KEEP_DEAD_DELIVERIES = timedelta(days=14)
+# The list of log-ins shows that one has expired before it disappears.
+KEEP_EXPIRED_SESSIONS = timedelta(days=7)
+
+_SLICE = 5_000
+
+_DELETE = """
+DELETE FROM {table} WHERE id IN (
+    SELECT id FROM {table} WHERE {condition} LIMIT {slice} FOR UPDATE SKIP LOCKED
+)
+"""
+
+_EXPIRE_DELIVERIES = """
+UPDATE messaging_delivery SET state = 'dropped', reason = 'expired', finished_at = now(), leased_until = NULL
+WHERE id IN (
+    SELECT id FROM messaging_delivery
+    WHERE state = 'pending' AND expires_at < now() AND (leased_until IS NULL OR leased_until < now())
+    LIMIT %s FOR UPDATE SKIP LOCKED
+)
+"""
+
+# A phone whose log-in has expired is logged out: nothing may be written on its screen any more.
+_SILENCE_EXPIRED_SESSIONS = """
+UPDATE messaging_device SET target = '', target_updated_at = NULL
+WHERE id IN (
+    SELECT d.id FROM messaging_device d JOIN messaging_session s ON s.device_id = d.id
+    WHERE d.target <> '' AND s.expires_at < now()
+    LIMIT %s FOR UPDATE OF d SKIP LOCKED
+)
+"""
+
+
+def jobs() -> dict[str, Callable[[], int]]:
+    """All jobs by name; each returns how many rows it touched."""
+    return {
+        "expired_deliveries": expire_deliveries,
+        "expired_session_targets": silence_expired_sessions,
+        "deliveries": prune_deliveries,
+        "notifications": prune_notifications,
+        "sessions": prune_sessions,
+        "writer_batches": prune_writer_batches,
+    }
+
+
+def expire_deliveries() -> int:
+    """Drop pushes that nobody can send any more, for instance because their provider is not configured."""
+    return _in_slices(_EXPIRE_DELIVERIES, [_SLICE])
+
+
+def silence_expired_sessions() -> int:
+    """Forget the push targets of devices whose session has expired."""
+    return _in_slices(_SILENCE_EXPIRED_SESSIONS, [_SLICE])
+
+
+def prune_deliveries() -> int:
+    """Delete what was sent or dropped some days ago, and, later, what was refused."""
+    condition = "finished_at IS NOT NULL AND created_at < now() - %s AND (state <> 'dead' OR created_at < now() - %s)"
+    return _delete("messaging_delivery", condition, KEEP_FINISHED_DELIVERIES, KEEP_DEAD_DELIVERIES)
+
+
+def prune_notifications() -> int:
+    """Delete planned messages of which no delivery is left."""
+    condition = (
+        "planned_at IS NOT NULL AND created_at < now() - %s AND NOT EXISTS "
+        "(SELECT FROM messaging_delivery d WHERE d.notification_id = messaging_notification.id)"
+    )
+    return _delete("messaging_notification", condition, KEEP_FINISHED_DELIVERIES)
+
+
+def prune_sessions() -> int:
+    """Delete sessions that expired some time ago."""
+    return _delete("messaging_session", "expires_at < now() - %s", KEEP_EXPIRED_SESSIONS)
+
+
+def prune_writer_batches() -> int:
+    """Delete the marks of batches whose outcome nobody asks for any more."""
+    return _delete("messaging_writerbatch", "created_at < now() - %s", KEEP_WRITER_BATCHES)
+
+
+def _delete(table: str, condition: str, *values: timedelta) -> int:
+    return _in_slices(_DELETE.format(table=table, condition=condition, slice=_SLICE), list(values))
+
+
+def _in_slices(statement: str, values: list[object]) -> int:
+    total = 0
+    while True:
+        with connection.cursor() as cursor:
+            cursor.execute(statement, values)
+            count = cursor.rowcount
+        total += count
+        if count < _SLICE:
+            return total

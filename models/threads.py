@@ -1,0 +1,73 @@
+"""
+The one way from async edges into synchronous domain code: a bounded pool of threads.
+
+Every call gives its database connection back to Django's pool when it ends, so that threads hold none while idle.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from functools import cache, partial
+from typing import ParamSpec, TypeVar
+
+from django.conf import settings
+from django.db import close_old_connections
+
+from .errors import Unavailable
+
+Args = ParamSpec("Args")
+Value = TypeVar("Value")
+
+# Calls that may wait per thread. At a few milliseconds each that is well below the time-out of any client; more would
+# only make everyone late.
+_WAITING_PER_THREAD = 250
+
+
+class TooBusy(Unavailable):
+    """Too many calls are waiting for the database."""
+
+
+async def run(function: Callable[Args, Value], *args: Args.args, **kwargs: Args.kwargs) -> Value:
+    """
+    Call a synchronous function in a thread of the pool.
+
+    Raises:
+        TooBusy: the queue before the threads is full.
+    """
+    return await _pool().call(partial(function, *args, **kwargs))
+
+
+class _Pool:
+    """Threads with a bounded queue before them."""
+
+    def __init__(self, threads: int) -> None:
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="domain")
+        self._bound = threads * (1 + _WAITING_PER_THREAD)
+        self._open = 0
+
+    async def call(self, function: Callable[[], Value]) -> Value:
+        if self._open >= self._bound:
+            raise TooBusy
+        self._open += 1
+        try:
+            context = copy_context()
+            future = asyncio.get_running_loop().run_in_executor(self._executor, context.run, _connected, function)
+            return await future
+        finally:
+            self._open -= 1
+
+
+@cache
+def _pool() -> _Pool:
+    return _Pool(settings.ROOST.database_threads)
+
+
+def _connected(function: Callable[[], Value]) -> Value:
+    close_old_connections()
+    try:
+        return function()
+    finally:
+        close_old_connections()
