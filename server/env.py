@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 class Env(BaseSettings):
     """The whole configuration of a process. Field ``x`` is the variable ``ROOST_X`` unless it has an alias."""
 
-    # `make run` leaves the addresses of the servers that it started in `.roost/env`, for commands beside it; `.env` wins.
+    # `make run` leaves the addresses of the servers it started in `.roost/env`, for commands beside it; `.env` wins.
     # A variable that is set to nothing is unset: `.env.example` and compose files leave many empty.
     model_config = SettingsConfigDict(
         env_prefix="ROOST_",
