@@ -1,8 +1,8 @@
 """
 The peer that most Django projects have: a chat consumer as the Channels tutorial teaches it, on plain Daphne.
 
-``daphne -p PORT bench.tutorial:application``. A text ``{"echo": …}`` is answered to its sender, every other one goes to the
-group through the Redis channel layer. Nothing is stored.
+``daphne -p PORT bench.tutorial:application``. A text ``{"echo": …}`` is answered to its sender, every other one goes to
+the group through the Redis channel layer. Nothing is stored.
 """
 
 import json

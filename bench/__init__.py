@@ -1,0 +1,1 @@
+"""Measurements, beside the peers that people would otherwise use; ``python -m bench`` runs them all."""

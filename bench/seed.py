@@ -1,0 +1,51 @@
+"""
+People and conversations for a measurement, made in bulk; run inside a deployment by ``manage.py shell``.
+
+Prints one JSON object: tokens, and the id of a group of everyone and of one group for each person.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from uuid import UUID
+
+from django.utils import timezone
+
+from models.conversation import Conversation, Member
+from models.device import Device, Session
+from models.ids import new_id
+from models.stream import Stream
+from models.user import User
+from server.accounts import tokens
+
+
+def make(people: int, in_group: int) -> str:
+    """Make that many people, each alone in a group of one; the first ``in_group`` share one group."""
+    users = User.objects.bulk_create([User(name=f"Person {n}", password="!") for n in range(people)])
+    devices = Device.objects.bulk_create([Device(user=user) for user in users])
+    expires_at = timezone.now() + timedelta(days=1)
+    sessions = Session.objects.bulk_create(
+        [
+            Session(user=user, device=device, refresh_hash=device.id.bytes, expires_at=expires_at)
+            for user, device in zip(users, devices, strict=True)
+        ]
+    )
+    return json.dumps(
+        {
+            "tokens": [
+                tokens.make_access_token(user_id=s.user_id, session_id=s.id, device_id=s.device_id) for s in sessions
+            ],
+            "shared": str(_group(users[:in_group])),
+            "own": [str(_group([user])) for user in users],
+        }
+    )
+
+
+def _group(users: list[User]) -> UUID:
+    conversation = Conversation.objects.create(id=new_id(), kind="group", title="bench", member_count=len(users))
+    Stream.objects.create(
+        id=conversation.id, kind=Stream.Kind.CONVERSATION, channel=conversation.channel, epoch="benchmark"
+    )
+    Member.objects.bulk_create([Member(conversation=conversation, user=user) for user in users])
+    return conversation.id
