@@ -12,10 +12,13 @@ UV = $(VENV)/bin/uv --quiet --no-python-downloads $(if $(shell test -w "$$HOME" 
 PRODUCTION = ROOST_ENV=production ROOST_SECRET_KEY=$$($(PYTHON) -c 'import secrets; print(secrets.token_urlsafe(64))') \
 	ROOST_ALLOWED_HOSTS=chat.example.com ROOST_PUBLIC_URL=https://chat.example.com \
 	DATABASE_URL=postgres://roost@127.0.0.1/roost REDIS_URL=redis://127.0.0.1/0
+# The flows that use the JavaScript SDK; without Node they cannot run, the others can.
+NODE_MODULES = $(if $(shell command -v npm),$(patsubst %/package-lock.json,%/node_modules/.package-lock.json,$(wildcard */*/package-lock.json)))
+COMPILE = $(UV) pip compile --generate-hashes --no-annotate --no-header --universal --python-version 3.11 --upgrade
 ARGS =
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format bench clean sound
+.PHONY: help run test check format bench lock clean sound
 .DELETE_ON_ERROR:
 
 help:
@@ -24,12 +27,13 @@ help:
 	@echo 'make check   formatter, linter, types, import contracts, migrations, deployment checks'
 	@echo 'make format  let the formatter and the linter mend what they can'
 	@echo 'make bench   measure, beside other servers'
+	@echo 'make lock    lock the dependencies anew after a change of pyproject.toml'
 	@echo 'make clean   remove the environment and caches (data under .roost stays)'
 
 run: $(VENV)/run.stamp
 	@exec $(PYTHON) -m server.run --follow-parent
 
-test: $(VENV)/dev.stamp
+test: $(VENV)/dev.stamp $(NODE_MODULES)
 	@exec $(PYTHON) -m pytest $(ARGS)
 
 check: $(VENV)/dev.stamp
@@ -47,9 +51,19 @@ format: $(VENV)/dev.stamp
 bench: $(VENV)/dev.stamp
 	@exec $(PYTHON) -m bench $(ARGS)
 
+lock: $(VENV)/dev.stamp
+	$(COMPILE) pyproject.toml -o requirements.lock
+	$(COMPILE) --constraint requirements.lock --extra dev pyproject.toml -o requirements-dev.lock
+	echo uv | $(COMPILE) - -o requirements-uv.lock
+
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache static-collected
 	find . -name __pycache__ -type d -not -path './.roost/*' -prune -exec rm -rf {} +
+
+$(VENV): $(VENV)/run.stamp
+
+%/node_modules/.package-lock.json: %/package-lock.json
+	@cd $* && npm ci --no-audit --no-fund --silent
 
 # What runs and what tests share one environment: the development lock holds everything that the other one holds.
 $(VENV)/run.stamp: requirements.lock | sound
