@@ -6,10 +6,11 @@ Each deletes in slices, so that no transaction is long, and skips what another w
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import timedelta
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
 
 from django.db import connection
+from django.utils import timezone
 
 # A batch row answers "was my commit stored?", which is asked within seconds of a broken connection.
 KEEP_WRITER_BATCHES = timedelta(hours=1)
@@ -72,14 +73,14 @@ def silence_expired_sessions() -> int:
 
 def prune_deliveries() -> int:
     """Delete what was sent or dropped some days ago, and, later, what was refused."""
-    condition = "finished_at IS NOT NULL AND created_at < now() - %s AND (state <> 'dead' OR created_at < now() - %s)"
+    condition = "finished_at IS NOT NULL AND created_at < %s AND (state <> 'dead' OR created_at < %s)"
     return _delete("messaging_delivery", condition, KEEP_FINISHED_DELIVERIES, KEEP_DEAD_DELIVERIES)
 
 
 def prune_notifications() -> int:
     """Delete planned messages of which no delivery is left."""
     condition = (
-        "planned_at IS NOT NULL AND created_at < now() - %s AND NOT EXISTS "
+        "planned_at IS NOT NULL AND created_at < %s AND NOT EXISTS "
         "(SELECT FROM messaging_delivery d WHERE d.notification_id = messaging_notification.id)"
     )
     return _delete("messaging_notification", condition, KEEP_FINISHED_DELIVERIES)
@@ -87,24 +88,25 @@ def prune_notifications() -> int:
 
 def prune_sessions() -> int:
     """Delete sessions that expired some time ago."""
-    return _delete("messaging_session", "expires_at < now() - %s", KEEP_EXPIRED_SESSIONS)
+    return _delete("messaging_session", "expires_at < %s", KEEP_EXPIRED_SESSIONS)
 
 
 def prune_writer_batches() -> int:
     """Delete the marks of batches whose outcome nobody asks for any more."""
-    return _delete("messaging_writerbatch", "created_at < now() - %s", KEEP_WRITER_BATCHES)
+    return _delete("messaging_writerbatch", "created_at < %s", KEEP_WRITER_BATCHES)
 
 
-def _delete(table: str, condition: str, *values: timedelta) -> int:
-    return _in_slices(_DELETE.format(table=table, condition=condition, slice=_SLICE), list(values))
+def _delete(table: str, condition: str, *ages: timedelta) -> int:
+    statement = _DELETE.format(table=table, condition=condition, slice=_SLICE)
+    return _in_slices(statement, [timezone.now() - age for age in ages])
 
 
-def _in_slices(statement: str, values: list[object]) -> int:
+def _in_slices(statement: str, values: Sequence[int | datetime]) -> int:
     total = 0
     while True:
         with connection.cursor() as cursor:
             cursor.execute(statement, values)
-            count = cursor.rowcount
+            count: int = cursor.rowcount
         total += count
         if count < _SLICE:
             return total

@@ -8,7 +8,7 @@ once, each skipping the rows that another one holds.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 from django.db import connection, transaction
@@ -17,8 +17,10 @@ from ..deliveries import DueDelivery, DueNotification, NewDelivery, Result, Stat
 from ..device import Device
 from ..queries import notifications as queries
 
+Columns = list[list[Any]]
+
 _CLAIM_NOTIFICATIONS = """
-UPDATE messaging_notification n SET leased_until = now() + %(lease)s
+UPDATE messaging_notification n SET leased_until = now() + make_interval(secs => %(lease)s)
 FROM (
     SELECT id FROM messaging_notification
     WHERE planned_at IS NULL AND (leased_until IS NULL OR leased_until < now())
@@ -27,7 +29,9 @@ FROM (
 ) due
 WHERE n.id = due.id
 RETURNING n.id, n.conversation_id, n.created_at,
-    coalesce((SELECT member_count FROM messaging_conversation c WHERE c.id = n.conversation_id), 0)
+    (SELECT count(*) FROM (
+        SELECT FROM messaging_member m WHERE m.conversation_id = n.conversation_id LIMIT %(count_to)s
+    ) members)
 """
 
 _INSERT_DELIVERIES = """
@@ -42,7 +46,7 @@ ON CONFLICT DO NOTHING
 
 # The attempt is counted here, so that one which ends with the process is counted too.
 _CLAIM_DELIVERIES = """
-UPDATE messaging_delivery v SET leased_until = now() + %(lease)s, attempts = attempts + 1
+UPDATE messaging_delivery v SET leased_until = now() + make_interval(secs => %(lease)s), attempts = attempts + 1
 FROM (
     SELECT id FROM messaging_delivery
     WHERE state = 'pending' AND provider = %(provider)s AND not_before <= now()
@@ -59,17 +63,19 @@ RETURNING v.id
 _RECORD = """
 WITH result AS (
     SELECT * FROM unnest(
-        %s::uuid[], %s::timestamptz[], %s::text[], %s::text[], %s::interval[], %s::int[], %s::text[]
+        %s::uuid[], %s::timestamptz[], %s::text[], %s::text[], %s::float8[], %s::int[], %s::text[]
     ) AS r (id, lease, state, reason, delay, uncounted, provider)
 ), locked AS (
     SELECT v.id FROM messaging_delivery v JOIN result USING (id) WHERE v.state = 'pending' ORDER BY v.id FOR UPDATE OF v
 )
 UPDATE messaging_delivery v SET
     state = r.state,
-    reason = r.reason,
+    reason = left(r.reason, 60),
     attempts = v.attempts - r.uncounted,
     provider = coalesce(r.provider, v.provider),
-    not_before = CASE WHEN r.state = 'pending' THEN least(now() + r.delay, v.expires_at) ELSE v.not_before END,
+    not_before = CASE
+        WHEN r.state = 'pending' THEN least(now() + make_interval(secs => r.delay), v.expires_at) ELSE v.not_before
+    END,
     leased_until = NULL,
     finished_at = CASE WHEN r.state <> 'pending' THEN now() END
 FROM result r JOIN locked USING (id)
@@ -77,10 +83,11 @@ WHERE v.id = r.id AND (r.state <> 'pending' OR v.leased_until = r.lease)
 """
 
 
-def claim_notifications(*, limit: int, lease_seconds: float) -> list[DueNotification]:
-    """Take up to ``limit`` messages that nobody has planned, oldest first."""
+def claim_notifications(*, limit: int, lease_seconds: float, count_members_to: int) -> list[DueNotification]:
+    """Take up to ``limit`` messages that nobody has planned, oldest first. Members are counted up to a bound."""
+    values = {"limit": limit, "lease": lease_seconds, "count_to": count_members_to}
     with connection.cursor() as cursor:
-        cursor.execute(_CLAIM_NOTIFICATIONS, {"limit": limit, "lease": timedelta(seconds=lease_seconds)})
+        cursor.execute(_CLAIM_NOTIFICATIONS, values)
         return [DueNotification(*row) for row in cursor.fetchall()]
 
 
@@ -88,7 +95,7 @@ def add_deliveries(deliveries: Sequence[NewDelivery]) -> None:
     """Store deliveries; a device that already has one for the same message keeps it."""
     if not deliveries:
         return
-    columns = [
+    columns: Columns = [
         [delivery.id for delivery in deliveries],
         [delivery.recipient.notification_id for delivery in deliveries],
         [delivery.recipient.device_id for delivery in deliveries],
@@ -105,8 +112,8 @@ def renew_plan(notification_ids: Sequence[UUID], *, lease_seconds: float) -> Non
     """Keep notifications whose many recipients are still being planned."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "UPDATE messaging_notification SET leased_until = now() + %s WHERE id = ANY(%s)",
-            [timedelta(seconds=lease_seconds), list(notification_ids)],
+            "UPDATE messaging_notification SET leased_until = now() + make_interval(secs => %s) WHERE id = ANY(%s)",
+            [lease_seconds, list(notification_ids)],
         )
 
 
@@ -124,7 +131,7 @@ def claim_deliveries(*, provider: str, limit: int, lease_seconds: float) -> list
     with connection.cursor() as cursor:
         cursor.execute(
             _CLAIM_DELIVERIES,
-            {"provider": provider, "limit": limit, "lease": timedelta(seconds=lease_seconds)},
+            {"provider": provider, "limit": limit, "lease": lease_seconds},
         )
         claimed = [row[0] for row in cursor.fetchall()]
     # A statement of its own, because its snapshot must be younger than the claim.
@@ -140,12 +147,12 @@ def record_results(results: Sequence[Result]) -> None:
     been reached: its delivery becomes due again.
     """
     settled = [_try_the_new_target(result) if result.gone_target else result for result in _in_order(results)]
-    columns = [
+    columns: Columns = [
         [result.delivery.id for result in settled],
         [result.delivery.leased_until for result in settled],
         [result.state.value for result in settled],
         [result.reason for result in settled],
-        [timedelta(seconds=result.delay_seconds) for result in settled],
+        [result.delay_seconds for result in settled],
         [0 if result.counts else 1 for result in settled],
         [result.provider for result in settled],
     ]

@@ -1,0 +1,58 @@
+"""What a provider is: it carries one push and says how that went. Nothing else is expected of it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Protocol
+
+from ..payload import Push
+
+
+class Verdict(Enum):
+    """What follows from a try."""
+
+    SENT = auto()
+    # Forget the target, if it is still the one that was sent to.
+    TARGET_GONE = auto()
+    # Try this push again later.
+    RETRY = auto()
+    # Our mistake, or this push's: no repetition will help, and the target is fine.
+    REJECTED = auto()
+    # The provider refuses us, not this push: keep everything and ask again later.
+    PAUSE = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a try went; ``code`` is the provider's word for it, without anything secret or personal."""
+
+    verdict: Verdict
+    code: str = ""
+    retry_after: float | None = None
+
+
+class Provider(Protocol):
+    """
+    Carries pushes.
+
+    ``deliver`` is awaited up to ``concurrency`` times at once. It must not block the event loop, must not repeat a
+    push on its own, and must end within 30 seconds: after that the outcome is unknown, and the push is tried again.
+    """
+
+    name: str
+    concurrency: int
+
+    async def deliver(self, push: Push) -> Outcome:
+        """Try once."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections and threads."""
+        ...
+
+
+def fingerprint(target: str) -> str:
+    """Eight hex digits that stand for a push target in logs."""
+    return hashlib.sha256(target.encode()).hexdigest()[:8]

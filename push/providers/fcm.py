@@ -1,0 +1,301 @@
+"""
+Firebase Cloud Messaging, HTTP v1.
+
+firebase-admin reads the credentials and writes the message; the POST is ours, because firebase-admin's own transport
+repeats requests silently, sleeps in its thread on ``Retry-After`` and starts a thread per message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import threading
+import time
+import warnings
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Any
+
+import requests
+from firebase_admin import credentials as firebase_credentials
+from firebase_admin import messaging
+from google.auth.credentials import Credentials
+from google.auth.exceptions import GoogleAuthError
+from google.auth.transport.requests import AuthorizedSession, Request
+from requests.adapters import HTTPAdapter
+
+from ..payload import Push
+from .base import Outcome, Verdict
+
+CONNECT_SECONDS = 5.0
+# Together below the ten seconds that a stopping worker waits for what is in flight.
+READ_SECONDS = 8.0
+# An access token is renewed this long before it ends: a push in flight must not outlive it.
+TOKEN_MARGIN_SECONDS = 60.0
+# The documented wait after a 429 without ``Retry-After``.
+# https://firebase.google.com/docs/cloud-messaging/scale-fcm
+QUOTA_SECONDS = 60.0
+# The longest life that FCM takes. https://firebase.google.com/docs/cloud-messaging/customize-messages/setting-message-lifespan
+MAX_TTL_SECONDS = 28 * 86_400
+MAX_ANSWER_BYTES = 64 * 1024
+
+# https://firebase.google.com/docs/reference/fcm/rest/v1/ErrorCode
+_TARGET_GONE = frozenset({"UNREGISTERED", "SENDER_ID_MISMATCH"})
+_CODE = re.compile(r"[A-Z_]{1,50}")
+_FCM_ERROR = "type.googleapis.com/google.firebase.fcm.v1.FcmError"
+
+
+class FcmProvider:
+    """Sends through FCM with bounded threads and one connection for each."""
+
+    name = "fcm"
+
+    def __init__(self, credentials: str, base_url: str, *, concurrency: int = 32) -> None:
+        """
+        Args:
+            credentials: path of a service account's JSON file, or the JSON itself. Its ``token_uri`` is honoured.
+            base_url: address of the API.
+
+        Raises:
+            ValueError: the credentials are not a service account's.
+        """
+        certificate = firebase_credentials.Certificate(_service_account(credentials))
+        if not certificate.project_id:
+            raise ValueError("the FCM credentials name no project_id")
+        self.concurrency = concurrency
+        self._url = f"{base_url.rstrip('/')}/v1/projects/{certificate.project_id}/messages:send"
+        self._session = _session(AccessToken(certificate.get_credential()), concurrency)
+        self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="fcm")
+
+    async def deliver(self, push: Push) -> Outcome:
+        try:
+            body = wire_json(push)
+        except ValueError:
+            return Outcome(Verdict.REJECTED, "not_encodable")
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._post, body)
+
+    async def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._session.close()
+
+    def _post(self, body: bytes) -> Outcome:
+        try:
+            response = self._session.post(
+                self._url,
+                data=body,
+                headers={"Content-Type": "application/json"},
+                timeout=(CONNECT_SECONDS, READ_SECONDS),
+                allow_redirects=False,
+                stream=True,
+            )
+        except GoogleAuthError as error:
+            return Outcome(Verdict.PAUSE, f"oauth_{_oauth_code(error)}")
+        except requests.RequestException as error:
+            return Outcome(Verdict.RETRY, _connection_code(error))
+        with response:
+            outcome = outcome_of(response.status_code, response.headers, _read(response))
+        if response.status_code == 401:
+            self._session.credentials.forget()
+        return outcome
+
+
+class AccessToken(Credentials):
+    """
+    A service account's access token, renewed by one thread while the others wait.
+
+    The service account's own class would also look up, over the network, in which regions Google may be asked; FCM
+    has no use for the answer.
+    """
+
+    def __init__(self, service_account: Credentials) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._service_account = service_account
+        self._lock = threading.Lock()
+        self._failed: tuple[float, GoogleAuthError] | None = None
+
+    def before_request(self, request: Request, method: str, url: str, headers: dict[str, str]) -> None:
+        self.apply(headers, self._current(request))  # type: ignore[no-untyped-call]
+
+    def refresh(self, request: Request) -> None:
+        self._service_account.refresh(request)
+        self.token, self.expiry = self._service_account.token, self._service_account.expiry
+
+    def forget(self) -> None:
+        """Ask for another token next time; this one was refused."""
+        with self._lock:
+            self.token = None
+
+    def _current(self, request: Request) -> str:
+        asked = time.monotonic()
+        with self._lock:
+            # Whoever waited for an attempt that failed shares its answer, instead of asking one after the other.
+            if self._failed and self._failed[0] >= asked:
+                raise self._failed[1]
+            if not self._is_fresh():
+                self._renew(request)
+            return str(self.token)
+
+    def _renew(self, request: Request) -> None:
+        try:
+            self.refresh(request)
+        except GoogleAuthError as error:
+            self._failed = (time.monotonic(), error)
+            raise
+        self._failed = None
+
+    def _is_fresh(self) -> bool:
+        if not self.token or self.expiry is None:
+            return False
+        # google-auth keeps times without a zone, in UTC.
+        left = self.expiry.replace(tzinfo=UTC) - datetime.now(UTC)
+        return bool(left.total_seconds() > TOKEN_MARGIN_SECONDS)
+
+
+def wire_json(push: Push) -> bytes:
+    """
+    The request's body: data only and of high priority for Android, an alert for Apple, data for the web.
+
+    Raises:
+        ValueError: the push cannot be told in FCM's words.
+    """
+    return b'{"message": ' + str(_message(push)).encode() + b"}"
+
+
+def outcome_of(status: int, headers: Mapping[str, str], body: bytes | None) -> Outcome:
+    """
+    What an answer means, by its status and FCM's error code.
+
+    ``body`` is None if it could not be read; then a refusal cannot be told from a missing target, and is tried again.
+    """
+    code = _error_code(body)
+    label = f"{status}_{code}" if code else f"http_{status}"
+    if 200 <= status < 300:
+        return Outcome(Verdict.SENT)
+    if code in _TARGET_GONE and 400 <= status < 500:
+        return Outcome(Verdict.TARGET_GONE, label)
+    if status == 429:
+        delay = _retry_after(headers)
+        return Outcome(Verdict.RETRY, label, QUOTA_SECONDS if delay is None else delay)
+    if status >= 500 or status == 408:
+        return Outcome(Verdict.RETRY, label, _retry_after(headers))
+    if status in (401, 403, 404):
+        # With a code of FCM's (a missing APNs key, say) it concerns some targets, and may be repaired.
+        return Outcome(Verdict.PAUSE if body is not None and not code else Verdict.RETRY, label)
+    if status < 400:
+        # A redirect: the base address is wrong.
+        return Outcome(Verdict.PAUSE, label)
+    return Outcome(Verdict.REJECTED, label)
+
+
+def _message(push: Push) -> messaging.Message:
+    with warnings.catch_warnings():
+        # FCM goes on taking tokens, and apps in the field have nothing else.
+        warnings.filterwarnings("ignore", r"Message\.token is deprecated", DeprecationWarning)
+        return messaging.Message(**_target(push), **_blocks(push))
+
+
+def _target(push: Push) -> dict[str, str]:
+    if push.target_kind not in ("token", "fid"):
+        raise ValueError(f"FCM has no target of the kind {push.target_kind!r}")
+    return {push.target_kind: push.target}
+
+
+def _blocks(push: Push) -> dict[str, Any]:
+    ttl = min(push.ttl_seconds, MAX_TTL_SECONDS)
+    if push.platform == "ios":
+        # Title and body stand in the alert; FCM would put them into Apple's 4,096 bytes a second time.
+        words = ("title", "body", "badge")
+        data = {key: value for key, value in push.data.items() if key not in words}
+        return {"data": data, "apns": _apns(push)}
+    blocks: dict[str, Any] = {"data": push.data}
+    if push.platform != "web":
+        blocks["android"] = messaging.AndroidConfig(priority="high", ttl=ttl)
+    if push.platform != "android":
+        headers = {"TTL": str(ttl), "Urgency": "high", "Topic": push.push_id.hex}
+        blocks["webpush"] = messaging.WebpushConfig(headers=headers)
+    return blocks
+
+
+def _apns(push: Push) -> messaging.APNSConfig:
+    aps = messaging.Aps(
+        alert=messaging.ApsAlert(title=push.title, body=push.body),
+        badge=push.badge,
+        sound="default",
+        thread_id=push.thread,
+        mutable_content=True,
+    )
+    headers = {
+        "apns-push-type": "alert",
+        "apns-priority": "10",
+        "apns-expiration": str(int(push.expires_at.timestamp())),
+        # The same on every try: Apple shows a repeated one once.
+        "apns-collapse-id": str(push.push_id),
+    }
+    return messaging.APNSConfig(headers=headers, payload=messaging.APNSPayload(aps=aps))
+
+
+def _service_account(credentials: str) -> dict[str, Any]:
+    text = credentials if credentials.lstrip().startswith("{") else Path(credentials).read_text(encoding="utf-8")
+    account = json.loads(text)
+    if not isinstance(account, dict):
+        raise ValueError("the FCM credentials are no JSON object")
+    return account
+
+
+def _session(token: AccessToken, connections: int) -> AuthorizedSession:
+    # No refresh and second POST on 401, no repetition of what may have been accepted.
+    session = AuthorizedSession(token, refresh_status_codes=(), max_refresh_attempts=0, auth_request=Request())
+    for scheme in ("https://", "http://"):
+        session.mount(scheme, HTTPAdapter(pool_connections=1, pool_maxsize=connections, max_retries=0))
+    return session
+
+
+def _read(response: requests.Response) -> bytes | None:
+    """The body, or None if it does not come in time; what the status says holds without it."""
+    deadline = time.monotonic() + READ_SECONDS
+    body = b""
+    try:
+        for chunk in response.iter_content(4096):
+            body += chunk
+            if len(body) > MAX_ANSWER_BYTES or time.monotonic() > deadline:
+                return None
+    except requests.RequestException:
+        return None
+    return body
+
+
+def _error_code(body: bytes | None) -> str | None:
+    try:
+        details = json.loads(body or b"{}")["error"]["details"]
+        codes = [detail.get("errorCode") for detail in details if detail.get("@type") == _FCM_ERROR]
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return None
+    return next((code for code in codes if isinstance(code, str) and _CODE.fullmatch(code)), None)
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """``Retry-After`` in seconds from now; it may be a number or a date."""
+    value = headers.get("Retry-After", "").strip()
+    if value.isdecimal():
+        return min(float(value), MAX_TTL_SECONDS)
+    try:
+        until = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    return max(0.0, (until.astimezone(UTC) - datetime.now(UTC)).total_seconds())
+
+
+def _oauth_code(error: GoogleAuthError) -> str:
+    """OAuth's own error word (``invalid_grant``), else the kind of failure; never its text."""
+    for argument in error.args:
+        if isinstance(argument, Mapping) and isinstance(argument.get("error"), str):
+            return re.sub(r"\W", "", argument["error"])[:40]
+    return type(error).__name__
+
+
+def _connection_code(error: requests.RequestException) -> str:
+    return "timeout" if isinstance(error, requests.Timeout) else "connection_failed"
