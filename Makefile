@@ -2,10 +2,7 @@
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
-# The first Python that is new enough and can make an environment. A pyenv shim exists for versions that do not, hence the try.
 SUITABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
-FOUND = $(firstword $(foreach name,python3.11 python3.12 python3.13 python3.14 python3,\
-	$(shell $(name) -c '$(SUITABLE)' 2>/dev/null && echo $(name))))
 # A user without a home (a container, a service) has nowhere to keep uv's cache.
 UV = $(VENV)/bin/uv --quiet --no-python-downloads $(if $(shell test -w "$$HOME" && echo yes),,--no-cache)
 # Settings as in production, with a secret of its own each time: what `check --deploy` judges.
@@ -80,17 +77,21 @@ $(VENV)/dev.stamp: requirements-dev.lock requirements.lock | sound
 	@touch $@ $(VENV)/run.stamp
 
 # An environment that runs: made once, and anew when its Python was removed or the folder has moved.
+# Candidates are tried, not looked up: pyenv has shims for versions that are not there, Debian has Pythons without venv.
 sound:
 	@if [ -x $(VENV)/bin/uv ] && $(PYTHON) -c '' 2>/dev/null; then exit 0; fi; \
-	if [ -z '$(FOUND)' ]; then \
-		echo 'roost: Python 3.11 or later with its venv module is needed: install it (Debian: python3 and python3-venv).' >&2; \
-		exit 1; \
-	fi; \
 	if [ ! -w . ]; then \
 		echo "roost: $$PWD is not writable for $$(id -un): clone into a folder that is yours." >&2; \
 		exit 1; \
 	fi; \
+	for name in python3.11 python3.12 python3.13 python3.14 python3; do \
+		if $$name -c '$(SUITABLE)' 2>/dev/null; then found=$$name; break; fi; \
+	done; \
+	if [ -z "$$found" ]; then \
+		echo 'roost: Python 3.11 or later with its venv module is needed: install it (Debian: python3 and python3-venv).' >&2; \
+		exit 1; \
+	fi; \
 	echo 'Making .venv …'; \
 	rm -rf $(VENV) && \
-	$(FOUND) -m venv $(VENV) && \
+	$$found -m venv $(VENV) && \
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-uv.lock

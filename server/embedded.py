@@ -236,13 +236,16 @@ class Valkey:
 
 def _await_answer(child: Child, answers: Callable[[], bool], title: str, log: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
-    while not answers():
-        if not child.is_alive:
-            raise StartError(f"{title} stopped while starting: {_last_line(_tail(log))} (all of it: {log})")
-        if time.monotonic() > deadline:
-            child.kill()
-            raise StartError(f"{title} does not answer after {START_SECONDS:.0f} s: see {log}")
-        time.sleep(LOOK_SECONDS)
+    try:
+        while not answers():
+            if not child.is_alive:
+                raise StartError(f"{title} stopped while starting: {_last_line(_tail(log))} (all of it: {log})")
+            if time.monotonic() > deadline:
+                raise StartError(f"{title} does not answer after {START_SECONDS:.0f} s: see {log}")
+            time.sleep(LOOK_SECONDS)
+    except BaseException:
+        child.stop()
+        raise
 
 
 def _identity(binaries: Path, folder: Path) -> Identity:
