@@ -1,0 +1,155 @@
+"""`manage.py worker`: plans and sends pushes, and removes what has expired. Run as many as needed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import signal
+import socket
+from argparse import ArgumentParser
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from time import monotonic, time
+from typing import Any
+from uuid import UUID
+
+import structlog
+import uvloop
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError
+from django.db import Error
+
+from models import threads
+from models.errors import Unavailable
+from models.operations import maintenance
+from push.planner import Schedule
+from push.providers.base import Provider
+from push.providers.console import ConsoleProvider
+from push.providers.memory import MemoryProvider
+from push.worker import Worker
+from server import logs
+from server.doorbell import Doorbell
+from server.env import Env
+
+log = structlog.get_logger("worker")
+
+MAINTENANCE_SECONDS = 300.0
+# A health check that looks every half a minute sees several of these.
+HEARTBEAT_SECONDS = 5.0
+
+
+class Command(BaseCommand):
+    """Runs until SIGTERM or SIGINT, then finishes what is in flight."""
+
+    help = "Send pushes and remove what has expired, until stopped."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument(
+            "--heartbeat", type=Path, help="file to rewrite every five seconds while the outbox can be read"
+        )
+
+    def handle(self, *args: Any, heartbeat: Path | None, **options: Any) -> None:
+        env: Env = settings.ROOST
+        logs.configure(level=env.log_level, as_json=env.is_production)
+        try:
+            providers = list(_providers(env))
+        except (OSError, ValueError) as error:
+            raise CommandError(f"ROOST_FCM_CREDENTIALS does not hold a service account: {error}") from None
+        uvloop.run(_work(env, providers, heartbeat))
+
+
+async def _work(env: Env, providers: list[Provider], heartbeat: Path | None) -> None:
+    schedule = Schedule(
+        default_provider=env.push_provider, grace_seconds=env.push_grace_seconds, ttl_seconds=env.push_ttl_seconds
+    )
+    doorbell = Doorbell(env.redis_url)
+    worker = Worker(providers, schedule, _nobody_knows)
+    doorbell.listen(worker.wake)
+    if heartbeat:
+        worker.on_beat(Heartbeat(heartbeat, worker).beat)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, worker.stop)
+    log.info("worker.started", providers=[provider.name for provider in providers])
+    maintaining = asyncio.create_task(_maintain())
+    try:
+        await worker.run()
+    finally:
+        maintaining.cancel()
+        with suppress(asyncio.CancelledError):
+            await maintaining
+        await doorbell.close()
+    log.info("worker.stopped")
+
+
+def _nobody_knows(device_ids: Sequence[UUID]) -> None:
+    """Without an answer everybody counts as connected."""
+
+
+def _providers(env: Env) -> Iterator[Provider]:
+    """Every provider that is configured; a device may name another than the default."""
+    yield ConsoleProvider()
+    if env.push_provider == "memory":
+        yield MemoryProvider()
+    if env.fcm_credentials or env.push_provider == "fcm":
+        # Imported here, because firebase-admin takes a second to load.
+        from push.providers.fcm import FcmProvider
+
+        yield FcmProvider(env.fcm_credentials, env.fcm_base_url)
+
+
+async def _maintain() -> None:
+    while True:
+        for name, job in maintenance.jobs().items():
+            try:
+                count = await threads.run(job)
+            except (Error, Unavailable) as error:
+                log.warning("maintenance.failed", job=name, error=type(error).__name__)
+                continue
+            if count:
+                log.info("maintenance.done", job=name, rows=count)
+        # Spread, so that several workers do not do it at the same moment.
+        await asyncio.sleep(MAINTENANCE_SECONDS * random.uniform(0.8, 1.2))  # noqa: S311 - no secret
+
+
+class Heartbeat:
+    """A file that is as old as the last look into the outbox; a health check compares its age."""
+
+    def __init__(self, path: Path, worker: Worker) -> None:
+        self._path = path
+        self._worker = worker
+        self._last = -HEARTBEAT_SECONDS
+
+    def beat(self) -> None:
+        """Rewrite the file, at most every five seconds."""
+        if monotonic() - self._last < HEARTBEAT_SECONDS:
+            return
+        self._last = monotonic()
+        # Replaced in one step, so that nobody reads half of it.
+        fresh = self._path.with_name(self._path.name + ".new")
+        try:
+            fresh.write_text(json.dumps(self._state()))
+            fresh.replace(self._path)
+        except OSError as error:
+            log.warning("worker.no_heartbeat", error=error.strerror)
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "time": time(),
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "planned": self._worker.planned,
+            "providers": {
+                sender.provider.name: {
+                    "paused": sender.pause.is_on,
+                    "sent": sender.counts.sent,
+                    "dropped": sender.counts.dropped,
+                    "retried": sender.counts.retried,
+                    "dead": sender.counts.dead,
+                }
+                for sender in self._worker.senders
+            },
+        }
