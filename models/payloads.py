@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import msgspec
 
 from .events import Event
+
+if TYPE_CHECKING:
+    from .message import Message
 
 
 class UserPayload(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -60,18 +63,46 @@ class ConversationPayload(msgspec.Struct, kw_only=True):
     other: UserPayload | None = None
 
 
-class MessageSent(Event, frozen=True, kw_only=True, tag="message.sent"):
+class MessageEvent(Event, frozen=True, kw_only=True):
+    """Something about a message, as it is now: kept as a reference to its row, never as a copy."""
+
     message: MessagePayload
 
 
-class MessageEdited(Event, frozen=True, kw_only=True, tag="message.edited"):
-    message: MessagePayload
+class MessageSent(MessageEvent, frozen=True, kw_only=True, tag="message.sent"):
+    pass
 
 
-class MessageDeleted(Event, frozen=True, kw_only=True, tag="message.deleted"):
+class MessageEdited(MessageEvent, frozen=True, kw_only=True, tag="message.edited"):
+    pass
+
+
+class MessageDeleted(MessageEvent, frozen=True, kw_only=True, tag="message.deleted"):
     """``message`` is its tombstone."""
 
-    message: MessagePayload
+
+def message(row: Message) -> MessagePayload:
+    """Show a message; what is deleted has lost its content already, in the row."""
+    return MessagePayload(
+        id=row.id,
+        conversation=row.conversation_id,
+        seq=row.seq,
+        kind=row.kind,
+        sender=row.sender_id,
+        client_id=row.client_id,
+        text=row.text,
+        data=row.data,
+        mentions=row.mentions,
+        reply_to=row.reply_to,
+        created_at=row.created_at,
+        edited_at=row.edited_at,
+        deleted_at=row.deleted_at,
+    )
+
+
+def about_message(kind: str, message_json: bytes) -> bytes:
+    """Wrap a message that is JSON already in its event: the same bytes as ``MessageEvent``, without encoding again."""
+    return b'{"type":"%b","message":%b}' % (kind.encode(), message_json)
 
 
 _encoder = msgspec.json.Encoder()
