@@ -6,6 +6,7 @@ word for word, in ``.env.example`` and ``docs/settings.md``; a test compares the
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -15,20 +16,16 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 DEVELOPMENT_SECRET = "development-only-secret-key-that-production-refuses-to-start-with"  # noqa: S105 - refused in production
 ROOT = Path(__file__).resolve().parent.parent
+# `make run` leaves the addresses of the servers it started in the first one, for commands beside it; the second one wins.
+# Tests read neither (`ROOST_WITHOUT_FILES`): what a developer keeps there must not reach them.
+FILES = (ROOT / ".roost" / "env", ROOT / ".env")
 
 
 class Env(BaseSettings):
     """The whole configuration of a process. Field ``x`` is the variable ``ROOST_X`` unless it has an alias."""
 
-    # `make run` leaves the addresses of the servers it started in `.roost/env`, for commands beside it; `.env` wins.
     # A variable that is set to nothing is unset: `.env.example` and compose files leave many empty.
-    model_config = SettingsConfigDict(
-        env_prefix="ROOST_",
-        env_file=(ROOT / ".roost" / "env", ROOT / ".env"),
-        env_ignore_empty=True,
-        extra="ignore",
-        frozen=True,
-    )
+    model_config = SettingsConfigDict(env_prefix="ROOST_", env_ignore_empty=True, extra="ignore", frozen=True)
 
     # --- where it runs
     env: Literal["development", "production"] = Field(
@@ -154,7 +151,7 @@ def load() -> Env:
         BadEnvironment: a variable has a value that does not fit.
     """
     try:
-        return Env()
+        return Env(_env_file=None if "ROOST_WITHOUT_FILES" in os.environ else FILES)
     except ValidationError as error:
         lines = [f"  {_variable(problem['loc'])}: {problem['msg']}" for problem in error.errors()]
         raise BadEnvironment("Settings that do not fit:\n" + "\n".join(lines)) from None

@@ -38,6 +38,7 @@ READY_SECONDS = 90.0
 START_TRIES = 3
 # Beyond its drain time a web process commits what is in flight and closes its pools.
 STOP_SECONDS = 10.0
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 WILDCARDS = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 
 
@@ -159,6 +160,10 @@ class Supervisor:
         log_ins = "" if settings.is_production else self._run_once("demo", ["demo"], environment)
         self._await_ready(settings)
         say(f"Roost is ready: {_address(settings)}/\n{log_ins}Stop it with Ctrl-C.")
+        if log_ins and settings.host not in LOOPBACK:
+            say(
+                "Other machines can reach it, and everybody knows the demo log-ins: set ROOST_ENV=production to go live."
+            )
 
     def _start_servers(self, settings: env.Env) -> dict[str, str]:
         """Start what no address is given for, check what one is given for; return the processes' environment."""
@@ -167,7 +172,10 @@ class Supervisor:
             _check_database(settings.database_url)
         else:
             say("Starting PostgreSQL …")
-            found["DATABASE_URL"] = self._keep_server(Postgres(self._folder, self._folder / "postgres"))
+            # Every process has a pool and the writer's own; the rest is for people with psql.
+            connections = 50 + (settings.web_processes + 1) * (settings.database_threads + 6)
+            options = {"max_connections": str(connections)}
+            found["DATABASE_URL"] = self._keep_server(Postgres(self._folder, self._folder / "postgres", options))
         if settings.redis_url:
             _check_redis(settings.redis_url)
         else:

@@ -49,6 +49,7 @@ class Session:
 
     def start(self) -> None:
         """Start what is not given, and tell Django's settings by the environment."""
+        os.environ["ROOST_WITHOUT_FILES"] = "yes"
         if not os.environ.get("DATABASE_URL"):
             os.environ["DATABASE_URL"] = self._run(Postgres(self.folder, self.folder / "postgres"))
         if not os.environ.get("REDIS_URL"):
