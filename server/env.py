@@ -16,7 +16,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 DEVELOPMENT_SECRET = "development-only-secret-key-that-production-refuses-to-start-with"  # noqa: S105 - refused in production
 ROOT = Path(__file__).resolve().parent.parent
-# `make run` leaves the addresses of the servers it started in the first one, for commands beside it; the second one wins.
+# `make run` leaves the addresses of the servers it started in the first one, for commands beside it; the second wins.
 # Tests read neither (`ROOST_WITHOUT_FILES`): what a developer keeps there must not reach them.
 FILES = (ROOT / ".roost" / "env", ROOT / ".env")
 

@@ -161,9 +161,7 @@ class Supervisor:
         self._await_ready(settings)
         say(f"Roost is ready: {_address(settings)}/\n{log_ins}Stop it with Ctrl-C.")
         if log_ins and settings.host not in LOOPBACK:
-            say(
-                "Other machines can reach it, and everybody knows the demo log-ins: set ROOST_ENV=production to go live."
-            )
+            say("Other machines can reach it, and everybody knows the demo log-ins: go live with ROOST_ENV=production.")
 
     def _start_servers(self, settings: env.Env) -> dict[str, str]:
         """Start what no address is given for, check what one is given for; return the processes' environment."""
