@@ -113,7 +113,7 @@ SELECT n, verdict, seq, mentioned, first_id, first_seq, first_at, statement_time
 
 
 # Raw publications. ``ref`` is the draft's own id: a draft with an idempotency key finds its first publication by it,
-# and a broken commit's publications their drafts. Only drafts with a key look, through the last thousand: no index needed.
+# and a broken commit's publications their drafts. Only drafts with a key look, through the last thousand.
 PUBLISH = _one_line("""
 WITH draft AS MATERIALIZED (
   SELECT * FROM unnest(%b::uuid[], %b::uuid[], %b::bool[], %b::text[], %b::bytea[], %b::bytea[], %b::text[])

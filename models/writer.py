@@ -48,7 +48,7 @@ class Writer:
     Stores messages and raw publications of all callers of a process.
 
     The queue is bounded by bytes and by age: what finds it full, or waits longer than ``max_age_seconds``, is refused
-    with a retryable error. ``on_committed`` hears each batch's publications right after its commit, in the loop's thread.
+    with a retryable error. ``on_committed`` hears of each batch right after its commit, in the loop's thread.
     """
 
     def __init__(
