@@ -1,0 +1,98 @@
+"""Rows for push tests: people, phones, conversations, and messages as the writer leaves them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from itertools import count
+from typing import Any
+
+from models import threads
+from models.conversation import Conversation, DeviceReceipt, Member
+from models.device import Device
+from models.ids import new_id
+from models.message import Message
+from models.notification import Delivery, Notification
+from models.user import User
+from push.planner import Connected, Schedule
+from push.providers.base import Provider
+from push.worker import Worker
+
+_numbers = count(1)
+
+
+def make_person(name: str) -> User:
+    user: User = User.objects.create(name=name, email=f"{name.lower()}-{next(_numbers)}@example.com")
+    return user
+
+
+def make_phone(user: User, **fields: Any) -> Device:
+    values = {"platform": "android", "target": f"target-{next(_numbers)}", **fields}
+    return Device.objects.create(user=user, **values)
+
+
+def make_conversation(*people: User, kind: str = "group", title: str = "Climbing") -> Conversation:
+    conversation = Conversation.objects.create(kind=kind, title=title, member_count=len(people))
+    Member.objects.bulk_create(Member(conversation=conversation, user=user) for user in people)
+    return conversation
+
+
+def write(conversation: Conversation, sender: User | None, text: str = "hello", **fields: Any) -> Message:
+    """Store a message and its outbox row, as one transaction of the writer does."""
+    seq = Message.objects.filter(conversation=conversation).count() + 1
+    message = Message.objects.create(
+        conversation=conversation,
+        seq=seq,
+        sender_id=sender and sender.id,
+        client_id=str(new_id()),
+        text=text,
+        **fields,
+    )
+    Notification.objects.create(
+        conversation_id=conversation.id, message_id=message.id, seq=seq, sender_id=message.sender_id
+    )
+    return message
+
+
+def acknowledge(device: Device, message: Message) -> None:
+    DeviceReceipt.objects.create(device=device, conversation=message.conversation, delivered_seq=message.seq)
+
+
+def deliveries() -> list[Delivery]:
+    return list(Delivery.objects.order_by("created_at", "id"))
+
+
+def states() -> list[tuple[str, str]]:
+    """State and reason of every delivery, sorted."""
+    return sorted(Delivery.objects.values_list("state", "reason"))
+
+
+def nothing_is_pending() -> bool:
+    """Everything in the outbox has been planned, and every delivery has found its end."""
+    unplanned = Notification.objects.filter(planned_at=None).exists()
+    return not unplanned and not Delivery.objects.filter(state="pending").exists()
+
+
+def make_worker(
+    *providers: Provider, connected: Connected = lambda device_ids: (), grace_seconds: float = 5.0, days: float = 7.0
+) -> Worker:
+    """A worker whose default provider is the first of these. Nobody has a live socket unless ``connected`` says so."""
+    schedule = Schedule(default_provider=providers[0].name, grace_seconds=grace_seconds, ttl_seconds=days * 86_400)
+    return Worker(providers, schedule, connected)
+
+
+def work(*workers: Worker, until: Callable[[], bool] = nothing_is_pending, seconds: float = 10.0) -> None:
+    """Let workers work until the database says so."""
+    asyncio.run(_work(workers, until, seconds))
+
+
+async def _work(workers: Sequence[Worker], until: Callable[[], bool], seconds: float) -> None:
+    running = [asyncio.create_task(worker.run()) for worker in workers]
+    try:
+        async with asyncio.timeout(seconds):
+            while not await threads.run(until):
+                await asyncio.sleep(0.01)
+    finally:
+        for worker in workers:
+            worker.stop()
+        await asyncio.gather(*running)
