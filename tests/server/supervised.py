@@ -30,18 +30,20 @@ class Run:
         command: Sequence[str],
         folder: Path,
         *,
+        home: Path | None = None,
         user: int | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self.folder = folder
         self.port = free_port()
-        self._output = folder / ".output"
+        home = home or folder
+        self._output = home / "output"
         self._began = time.monotonic()
         with self._output.open("wb") as output:
             self.process = subprocess.Popen(
                 command,
                 cwd=folder,
-                env={**surroundings(folder), "ROOST_PORT": str(self.port), **(environment or {})},
+                env={**surroundings(home), "ROOST_PORT": str(self.port), **(environment or {})},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
