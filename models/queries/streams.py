@@ -1,0 +1,365 @@
+"""
+Reading streams: positions, recovery, history, gaps, and what nobody has heard of yet.
+
+Each costs the same few queries however many channels it is asked about; consumers call them through ``threads.run``.
+Publications about a message are rendered from the message's row as it is now: what was deleted comes as a tombstone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import msgspec
+from django.db import connection
+
+from .. import channels, limits, payloads, streams
+from ..events import Publication
+
+# A gap larger than this is read in several turns; what asks does so again.
+MAX_GAP_PUBLICATIONS = 5_000
+
+
+class Position(NamedTuple):
+    """Where a stream ends; ``epoch`` as clients see it."""
+
+    epoch: str
+    top: int
+
+
+class Recovered(NamedTuple):
+    """What a client missed; None where that cannot be told completely."""
+
+    position: Position
+    publications: list[Publication] | None
+
+
+class Membership(NamedTuple):
+    """A conversation that a connection may hear, as it was in the snapshot of its connect."""
+
+    conversation: UUID
+    channel: str
+    kind: str
+    role: str
+    joined_seq: int
+    position: Position
+
+
+class ConnectSnapshot(NamedTuple):
+    """
+    What a new connection begins with.
+
+    ``memberships`` are to be subscribed, ``others`` only to be known; ``is_cut`` tells that not even ``others`` holds
+    all. ``recovered`` has an entry for each requested channel that is subscribed.
+    """
+
+    personal: str
+    personal_position: Position
+    memberships: list[Membership]
+    others: list[Membership]
+    is_cut: bool
+    recovered: dict[str, Recovered]
+
+
+def read_positions(names: Iterable[str]) -> dict[str, Position]:
+    """
+    Say where each channel's stream ends.
+
+    A channel that never had a publication gets its epoch here; a conversation that does not exist is left out.
+    """
+    wanted = set(names)
+    found = _positions(wanted)
+    missing = [name for name in wanted - found.keys() if channels.stream_kind(name) != 0]
+    if missing:
+        streams.create(*missing)
+        found |= _positions(missing)
+    return found
+
+
+def recover(
+    requests: Sequence[tuple[str, int, str]],
+    limit: int = limits.MAX_RECOVERED_PUBLICATIONS,
+    *,
+    max_bytes: int = limits.MAX_RECOVERED_BYTES,
+    floors: Mapping[str, int] | None = None,
+    tops: Mapping[str, int] | None = None,
+) -> dict[str, Recovered]:
+    """
+    Read what clients missed since their positions (channel, offset, epoch), many channels at once.
+
+    A channel is either told completely or not at all: not when the epoch is another one, the offset is above the top or
+    below the channel's floor, more than ``limit`` publications or (counting all channels in order) ``max_bytes`` were
+    missed, or some of them are gone. ``tops`` hides what came later than a snapshot that was read before.
+    """
+    positions = read_positions(name for name, _, _ in requests)
+    positions |= {name: positions[name]._replace(top=top) for name, top in (tops or {}).items() if name in positions}
+    known = {
+        name: after
+        for name, after, epoch in requests
+        if name in positions
+        and epoch in ("", positions[name].epoch)
+        and (floors or {}).get(name, 0) <= after <= positions[name].top
+    }
+    missed = [
+        (name, after, positions[name].top) for name, after in known.items() if 0 < positions[name].top - after <= limit
+    ]
+    found = _by_channel(_between(missed, max_bytes=max_bytes))
+    return {
+        name: Recovered(position, _whole(found.get(name, []), known.get(name), position.top))
+        for name, position in positions.items()
+    }
+
+
+def history(
+    name: str,
+    *,
+    since: int | None = None,
+    limit: int = -1,
+    reverse: bool = False,
+    floor_offset: int = 0,
+) -> tuple[list[Publication], Position] | None:
+    """
+    Read a page of a channel's publications, and where its stream ends; None if there is no such conversation.
+
+    ``since`` is exclusive, in both directions. ``limit`` 0 asks for the position only, -1 for as many as one page
+    may hold. What is not above ``floor_offset`` is not shown.
+    """
+    position = read_positions([name]).get(name)
+    if position is None:
+        return None
+    if limit == 0:
+        return [], position
+    page = limits.MAX_RECOVERED_PUBLICATIONS if limit < 0 else min(limit, limits.MAX_RECOVERED_PUBLICATIONS)
+    # The bounds are exclusive below and inclusive above.
+    if reverse:
+        after, upto = floor_offset, position.top if since is None else min(since - 1, position.top)
+    else:
+        after, upto = max(floor_offset, since or 0), position.top
+    order = "DESC" if reverse else "ASC"
+    rows = _rows(
+        f"""SELECT {_COLUMNS} FROM {_TABLES}
+        WHERE p.stream_id = %s AND p."offset" > %s AND p."offset" <= %s ORDER BY p."offset" {order} LIMIT %s""",
+        [channels.stream_id(name), after, upto, page],
+    )
+    return [_publication(row) for row in rows], position
+
+
+def gaps(ranges: Sequence[tuple[str, int, int]]) -> list[Publication]:
+    """Read what lies between two offsets (the first exclusive), for many channels; ordered within each channel."""
+    return list(_between(ranges, limit=MAX_GAP_PUBLICATIONS))
+
+
+def unseen(snapshot: str | None, tops: Mapping[str, int] | None = None) -> tuple[list[Publication], str]:
+    """
+    Read the publications that an earlier snapshot could not see, and the present snapshot.
+
+    Transactions commit in another order than they begin, so neither the newest id nor the newest time can tell what one
+    has seen; a snapshot can: what began after it, and what was running then. Without an earlier one there is nothing
+    unseen. With ``tops``, only publications above the given offsets of the given channels are read, which spares
+    rendering what arrived by the ordinary way.
+    """
+    if snapshot is None:
+        return [], _value("SELECT pg_current_snapshot()::text")
+    known: str = ""
+    parameters: list[Any] = [snapshot, snapshot]
+    if tops is not None:
+        known = 'JOIN unnest(%s::uuid[], %s::bigint[]) AS k (id, top) ON k.id = p.stream_id AND p."offset" > k.top'
+        parameters = [[channels.stream_id(name) for name in tops], list(tops.values()), *parameters]
+    # The snapshot comes with the rows, in one statement, so that nothing falls between the two.
+    rows = _rows(
+        f"""SELECT pg_current_snapshot()::text, found.* FROM (VALUES (1)) AS always LEFT JOIN (
+          SELECT {_COLUMNS} FROM {_TABLES} {known}
+          WHERE p.xid >= pg_snapshot_xmax(%s::pg_snapshot)
+            OR p.xid = ANY(ARRAY(SELECT pg_snapshot_xip(%s::pg_snapshot)))
+        ) AS found ON true ORDER BY found.channel, found."offset" """,
+        parameters,
+    )
+    return [_publication(row[1:]) for row in rows if row[1] is not None], rows[0][0]
+
+
+def connect_snapshot(
+    user_id: UUID, requested: Mapping[str, tuple[int, str]], limit_channels: int | None = None
+) -> ConnectSnapshot:
+    """
+    Read what a new connection of a user begins with: conversations, positions, and what it missed.
+
+    First come the conversations of the request that the user still belongs to, then the most recently active, up to
+    ``limit_channels`` (by default ``limits.MAX_SUBSCRIBED_CONVERSATIONS``, less without a request).
+
+    Memberships and positions are one statement, so one snapshot. What was missed is read by a second one, up to the
+    first one's tops: publications never change and are never added below a top, so it sees what the first would have.
+    """
+    personal = channels.personal(user_id)
+    if limit_channels is None:
+        limit_channels = limits.MAX_SUBSCRIBED_CONVERSATIONS if requested else limits.INITIAL_SUBSCRIBED_CONVERSATIONS
+    rows = _rows(
+        f"""(SELECT s.id, s.channel, NULL AS kind, NULL AS role, 0 AS joined_seq, {streams.WIRE_EPOCH} AS epoch, s.top,
+               false AS is_requested, s.active_at
+             FROM messaging_stream s WHERE s.id = %s)
+        UNION ALL
+        (SELECT s.id, s.channel, c.kind, m.role, m.joined_seq, {streams.WIRE_EPOCH}, s.top,
+           s.id = ANY(%s::uuid[]) AS is_requested, s.active_at
+         FROM messaging_member m
+         JOIN messaging_conversation c ON c.id = m.conversation_id AND c.kind <> 'feed'
+         JOIN messaging_stream s ON s.id = m.conversation_id
+         WHERE m.user_id = %s
+         ORDER BY is_requested DESC, s.active_at DESC, s.id LIMIT %s)""",
+        [user_id, _conversation_ids(requested), user_id, limits.MAX_KNOWN_CONVERSATIONS + 1],
+    )
+    known = [_membership(row) for row in rows if row[2] is not None]
+    own = next((Position(row[5], row[6]) for row in rows if row[2] is None), None)
+    chosen, others = known[:limit_channels], known[limit_channels : limits.MAX_KNOWN_CONVERSATIONS]
+    personal_position = own or read_positions([personal])[personal]
+    tops = {m.channel: m.position.top for m in chosen} | {personal: personal_position.top}
+    return ConnectSnapshot(
+        personal=personal,
+        personal_position=personal_position,
+        memberships=chosen,
+        others=others,
+        is_cut=len(known) > limits.MAX_KNOWN_CONVERSATIONS,
+        recovered=recover(
+            [(name, *requested[name]) for name in tops if name in requested],
+            floors={m.channel: m.joined_seq for m in chosen},
+            tops=tops,
+        )
+        if requested
+        else {},
+    )
+
+
+# --- rows
+
+_COLUMNS = f"""s.channel, {streams.WIRE_EPOCH} AS epoch, p."offset", p.kind, p.data, p.subject, p.ref, p.info,
+  p.tags::text AS tags, p.message_id, p.created_at AS published_at, p.stream_id, m.id, m.conversation_id, m.seq,
+  m.kind AS message_kind, m.sender_id, m.client_id, m.text, m.data::text AS message_data, m.mentions, m.reply_to,
+  m.created_at, m.edited_at, m.deleted_at"""
+_TABLES = """messaging_publication p JOIN messaging_stream s ON s.id = p.stream_id
+  LEFT JOIN messaging_message m ON m.id = p.message_id"""
+
+Row = tuple[Any, ...]
+
+
+def _positions(names: Iterable[str]) -> dict[str, Position]:
+    rows = _rows(
+        f"SELECT s.channel, {streams.WIRE_EPOCH}, s.top FROM messaging_stream s WHERE s.id = ANY(%s::uuid[])",
+        [[channels.stream_id(name) for name in names]],
+    )
+    return {channel: Position(epoch, top) for channel, epoch, top in rows}
+
+
+def _between(
+    ranges: Sequence[tuple[str, int, int]], *, limit: int | None = None, max_bytes: int | None = None
+) -> Iterator[Publication]:
+    """Read ranges of offsets in the order given, as far as they fit into ``limit`` rows or ``max_bytes``."""
+    if not ranges:
+        return
+    names, after, upto = zip(*ranges, strict=True)
+    rows = _rows(
+        f"""SELECT * FROM (
+          SELECT {_COLUMNS}, r.n, sum(
+              200 + coalesce(octet_length(p.data), 0) + coalesce(octet_length(m.text), 0)
+              + coalesce(octet_length(m.data::text), 0)
+            ) OVER (ORDER BY r.n, p."offset" ROWS UNBOUNDED PRECEDING) AS bytes
+          FROM unnest(%s::uuid[], %s::bigint[], %s::bigint[]) WITH ORDINALITY AS r (id, after, upto, n)
+          JOIN messaging_publication p ON p.stream_id = r.id AND p."offset" > r.after AND p."offset" <= r.upto
+          JOIN messaging_stream s ON s.id = p.stream_id
+          LEFT JOIN messaging_message m ON m.id = p.message_id
+        ) AS found WHERE %s::bigint IS NULL OR bytes <= %s ORDER BY n, "offset" LIMIT %s""",
+        [[channels.stream_id(name) for name in names], list(after), list(upto), max_bytes, max_bytes, limit],
+    )
+    yield from map(_publication, rows)
+
+
+def _publication(row: Row) -> Publication:
+    channel, epoch, offset, kind, data, subject, ref, info, tags, message_id = row[:10]
+    return Publication(
+        channel=channel,
+        offset=offset,
+        epoch=epoch,
+        kind=kind,
+        data=bytes(data) if message_id is None else payloads.about_message(kind, _message_json(row)),
+        subject=subject,
+        ref=ref,
+        info=info and bytes(info),
+        tags=tags and json.loads(tags),
+    )
+
+
+def _message_json(row: Row) -> bytes:
+    return payloads.to_json(_tombstone(row) if row[12] is None else _message(row[12:]))
+
+
+def _message(columns: Row) -> payloads.MessagePayload:
+    id, conversation, seq, kind, sender, client_id, text, data, mentions, reply_to, created, edited, deleted = columns[
+        :13
+    ]
+    return payloads.MessagePayload(
+        id=id,
+        conversation=conversation,
+        seq=seq,
+        kind=kind,
+        sender=sender,
+        client_id=client_id,
+        text=text,
+        data=None if data is None else msgspec.Raw(data.encode()),
+        mentions=mentions,
+        reply_to=reply_to,
+        created_at=created,
+        edited_at=edited,
+        deleted_at=deleted,
+    )
+
+
+def _tombstone(row: Row) -> payloads.MessagePayload:
+    """What remains of a message whose row has expired before its publication."""
+    published_at: datetime = row[10]
+    return payloads.MessagePayload(
+        id=row[9],
+        conversation=row[11],
+        seq=row[2],
+        kind="text",
+        sender=None,
+        client_id="",
+        text=None,
+        data=None,
+        mentions=[],
+        reply_to=None,
+        created_at=published_at,
+        deleted_at=published_at,
+    )
+
+
+def _by_channel(publications: Iterable[Publication]) -> dict[str, list[Publication]]:
+    found: dict[str, list[Publication]] = {}
+    for publication in publications:
+        found.setdefault(publication.channel, []).append(publication)
+    return found
+
+
+def _whole(found: list[Publication], after: int | None, top: int) -> list[Publication] | None:
+    """All that was missed, or None: never a part of it."""
+    if after is None:
+        return None
+    return found if [p.offset for p in found] == list(range(after + 1, top + 1)) else None
+
+
+def _membership(row: Row) -> Membership:
+    id, channel, kind, role, joined_seq, epoch, top = row[:7]
+    return Membership(id, channel, kind, role, joined_seq, Position(epoch, top))
+
+
+def _conversation_ids(names: Iterable[str]) -> list[UUID]:
+    return [id for name in names if (id := channels.conversation_id(name))]
+
+
+def _rows(statement: str, parameters: list[Any]) -> list[Row]:
+    with connection.cursor() as cursor:
+        cursor.execute(statement, parameters)
+        return list(cursor.fetchall())
+
+
+def _value(statement: str) -> Any:
+    return _rows(statement, [])[0][0]
