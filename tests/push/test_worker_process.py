@@ -1,0 +1,327 @@
+"""
+The real worker process against the local FCM: killed, frozen, stopped and doubled.
+
+What a dead worker held is taken over when its lease ends; the tests end it in the database instead of sleeping.
+"""
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from time import monotonic, sleep
+
+import pytest
+from django.conf import settings
+from django.db import connection, transaction
+
+from models.conversation import Conversation
+from models.notification import Delivery, Notification
+from models.user import User
+from tests.fcm import Answer, Fcm, refusal
+from tests.push.scene import make_conversation, make_person, make_phone, nothing_is_pending, states, write
+from tests.servers import ServerProcess, session
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+StartWorker = Callable[..., ServerProcess]
+
+
+@pytest.fixture
+def start_worker(fcm: Fcm, tmp_path: Path) -> Iterator[StartWorker]:
+    """``start_worker()`` starts a worker on the test's database that pushes through the local FCM."""
+    workers: list[ServerProcess] = []
+    environment = {
+        **os.environ,
+        "DATABASE_URL": session().database_url(settings.DATABASES["default"]["NAME"]),
+        "ROOST_PUSH_PROVIDER": "fcm",
+        "ROOST_FCM_CREDENTIALS": fcm.credentials,
+        "ROOST_FCM_BASE_URL": fcm.url,
+        "ROOST_PUSH_GRACE_SECONDS": "0",
+        "ROOST_LOG_LEVEL": "DEBUG",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+    def start(**more: str) -> ServerProcess:
+        name = f"worker-{len(workers)}"
+        worker = ServerProcess(name, "worker", {**environment, **more}, tmp_path)
+        workers.append(worker)
+        return worker.start()
+
+    yield start
+    for worker in workers:
+        with suppress(ProcessLookupError):
+            worker.signal(signal.SIGCONT)
+        worker.stop()
+
+
+class Scene:
+    """Ann and Bea in a group; Bea has an Android phone and an iPhone."""
+
+    def __init__(self) -> None:
+        self.ann, self.bea = make_person("Ann"), make_person("Bea")
+        self.android = make_phone(self.bea, target="bea-android-target")
+        self.iphone = make_phone(self.bea, target="bea-iphone-target", platform="ios")
+        self.group = make_conversation(self.ann, self.bea)
+
+    @property
+    def targets(self) -> list[str]:
+        return [self.android.target, self.iphone.target]
+
+
+@pytest.fixture
+def scene() -> Scene:
+    return Scene()
+
+
+def await_that(condition: Callable[[], bool], worker: ServerProcess | None = None, seconds: float = 30.0) -> None:
+    deadline = monotonic() + seconds
+    while not condition():
+        assert monotonic() < deadline, f"not within {seconds} s: {states()}\n{worker.log if worker else ''}"
+        sleep(0.02)
+
+
+def let_leases_end() -> None:
+    """Let the time pass after which what a worker claimed is free again."""
+    Notification.objects.filter(planned_at=None).update(leased_until=None)
+    Delivery.objects.filter(state="pending").update(leased_until=None)
+
+
+def write_and_close(conversation: Conversation, sender: User) -> None:
+    """For a thread of its own: leave no connection behind."""
+    write(conversation, sender)
+    connection.close()
+
+
+def seen(fcm: Fcm, scene: Scene) -> list[list[tuple[str, str]]]:
+    return [fcm.phones[target].shown for target in scene.targets]
+
+
+ONCE = [[("Climbing", "Ann: hello")]] * 2
+
+
+def test_a_message_is_pushed_to_every_phone(fcm: Fcm, scene: Scene, start_worker: StartWorker) -> None:
+    worker = start_worker()
+    write(scene.group, scene.ann)
+
+    await_that(nothing_is_pending, worker)
+    await_that(lambda: len(states()) == 2, worker)
+
+    assert states() == [("sent", ""), ("sent", "")]
+    assert seen(fcm, scene) == ONCE
+
+
+def test_killed_after_the_provider_accepted_and_before_our_commit(
+    fcm: Fcm, scene: Scene, start_worker: StartWorker
+) -> None:
+    for target in scene.targets:
+        fcm.script(target, Answer(hold=threading.Event()))
+    write(scene.group, scene.ann)
+    first = start_worker()
+    fcm.wait_for_posts(2)
+    first.kill()
+
+    assert states() == [("pending", ""), ("pending", "")]
+    let_leases_end()
+    second = start_worker()
+    await_that(nothing_is_pending, second)
+
+    assert states() == [("sent", ""), ("sent", "")]
+    for target in scene.targets:
+        push_ids = fcm.push_ids(target)
+        assert len(push_ids) == 2
+        assert len(set(push_ids)) == 1, "a repeat bears the same push_id"
+    assert seen(fcm, scene) == ONCE
+
+
+def test_killed_before_the_provider_accepted(fcm: Fcm, scene: Scene, start_worker: StartWorker) -> None:
+    for target in scene.targets:
+        fcm.script(target, Answer(hold=threading.Event(), is_accepted=False))
+    write(scene.group, scene.ann)
+    first = start_worker()
+    fcm.wait_for_posts(2)
+    first.kill()
+
+    let_leases_end()
+    second = start_worker()
+    await_that(nothing_is_pending, second)
+
+    assert states() == [("sent", ""), ("sent", "")]
+    assert seen(fcm, scene) == ONCE
+
+
+def test_killed_again_and_again_under_load_nothing_is_lost_and_each_is_shown_once(
+    fcm: Fcm, scene: Scene, start_worker: StartWorker
+) -> None:
+    fcm.delay_seconds = 0.02
+    texts = [f"number {number}" for number in range(120)]
+    for text in texts:
+        write(scene.group, scene.ann, text)
+
+    for posts in (20, 90):
+        worker = start_worker()
+        fcm.wait_for_posts(posts)
+        worker.kill()
+        let_leases_end()
+    last = start_worker()
+    await_that(nothing_is_pending, last, seconds=60)
+
+    for target in scene.targets:
+        assert len(set(fcm.push_ids(target))) == len(texts), "a repeat bears the same push_id"
+        assert sorted(body for _, body in fcm.phones[target].shown) == sorted(f"Ann: {text}" for text in texts)
+
+
+def test_a_frozen_worker_is_replaced_and_harms_nothing_when_it_wakes(
+    fcm: Fcm, scene: Scene, start_worker: StartWorker
+) -> None:
+    release = threading.Event()
+    for target in scene.targets:
+        fcm.script(target, Answer(hold=release))
+    write(scene.group, scene.ann)
+    frozen = start_worker()
+    fcm.wait_for_posts(2)
+    frozen.signal(signal.SIGSTOP)
+    let_leases_end()
+    second = start_worker()
+    await_that(nothing_is_pending, second)
+
+    release.set()
+    frozen.signal(signal.SIGCONT)
+    write(scene.group, scene.ann, "later")
+    await_that(nothing_is_pending, second)
+    await_that(lambda: len(states()) == 4, second)
+
+    assert states() == [("sent", "")] * 4
+    for target in scene.targets:
+        assert [body for _, body in fcm.phones[target].shown] == ["Ann: hello", "Ann: later"]
+        assert len(set(fcm.push_ids(target))) == 2
+
+
+def test_sigterm_finishes_what_is_in_flight(fcm: Fcm, scene: Scene, start_worker: StartWorker) -> None:
+    release = threading.Event()
+    for target in scene.targets:
+        fcm.script(target, Answer(hold=release))
+    write(scene.group, scene.ann)
+    worker = start_worker()
+    fcm.wait_for_posts(2)
+
+    worker.signal(signal.SIGTERM)
+    write(scene.group, scene.ann, "for somebody else")
+    release.set()
+    code = worker.stop()
+
+    assert code == 0
+    assert states() == [("sent", ""), ("sent", "")]
+    assert Notification.objects.filter(planned_at=None).count() == 1
+    assert "worker.stopped" in worker.log
+
+
+def test_two_workers_share_the_work(fcm: Fcm, scene: Scene, start_worker: StartWorker) -> None:
+    fcm.delay_seconds = 0.02
+    workers = [start_worker(), start_worker()]
+    await_that(lambda: all("worker.started" in worker.log for worker in workers))
+    for number in range(150):
+        write(scene.group, scene.ann, f"number {number}")
+
+    await_that(lambda: Delivery.objects.filter(state="sent").count() == 300, workers[0], seconds=60)
+
+    assert all("push.sent" in worker.log for worker in workers)
+    for target in scene.targets:
+        assert len(fcm.push_ids(target)) == len(set(fcm.push_ids(target))) == 150
+
+
+def test_a_message_is_pushed_only_if_it_is_committed(fcm: Fcm, scene: Scene, start_worker: StartWorker) -> None:
+    worker = start_worker()
+    elsewhere = make_conversation(scene.ann, scene.bea, title="Elsewhere")
+    with transaction.atomic():
+        write(scene.group, scene.ann, "never was")
+        # Committed by another connection and pushed: the worker has looked while the first one was open.
+        with ThreadPoolExecutor(1) as other:
+            other.submit(write_and_close, elsewhere, scene.ann).result()
+        await_that(lambda: len(fcm.posts) == 2, worker)
+        transaction.set_rollback(True)
+    write(scene.group, scene.ann, "hello")
+
+    await_that(lambda: len(states()) == 4 and nothing_is_pending(), worker)
+
+    expected = [("Elsewhere", "Ann: hello"), ("Climbing", "Ann: hello")]
+    assert seen(fcm, scene) == [expected, expected]
+
+
+def test_a_missing_target_is_forgotten(fcm: Fcm, scene: Scene, start_worker: StartWorker) -> None:
+    fcm.script(scene.android.target, refusal(404, "UNREGISTERED"))
+    fcm.script(scene.iphone.target, refusal(403, "SENDER_ID_MISMATCH"))
+    write(scene.group, scene.ann)
+    worker = start_worker()
+
+    await_that(lambda: len(states()) == 2 and nothing_is_pending(), worker)
+
+    assert states() == [("dropped", "403_SENDER_ID_MISMATCH"), ("dropped", "404_UNREGISTERED")]
+    for phone in (scene.android, scene.iphone):
+        phone.refresh_from_db()
+        assert phone.target == ""
+
+
+def test_retry_after_brings_exactly_one_request_before_it(fcm: Fcm, scene: Scene, start_worker: StartWorker) -> None:
+    scene.iphone.delete()
+    fcm.script(scene.android.target, refusal(429, "QUOTA_EXCEEDED", Retry_After="2"))
+    write(scene.group, scene.ann)
+    worker = start_worker()
+
+    await_that(lambda: len(states()) == 1 and nothing_is_pending(), worker)
+
+    first, second = fcm.posts
+    assert second.at - first.at >= 2
+    assert states() == [("sent", "")]
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_a_refused_project_keeps_everything_until_it_is_repaired(
+    fcm: Fcm, scene: Scene, start_worker: StartWorker, status: int
+) -> None:
+    fcm.always = refusal(status)
+    write(scene.group, scene.ann)
+    worker = start_worker()
+    await_that(lambda: "push.provider_paused" in worker.log, worker)
+
+    fcm.always = None
+    await_that(lambda: len(states()) == 2 and nothing_is_pending(), worker)
+
+    assert "push.provider_resumed" in worker.log
+    assert seen(fcm, scene) == ONCE
+    for phone in (scene.android, scene.iphone):
+        phone.refresh_from_db()
+        assert phone.target
+
+
+def test_logs_hold_no_target_and_no_text(fcm: Fcm, scene: Scene, start_worker: StartWorker) -> None:
+    fcm.script(scene.android.target, refusal(404, "UNREGISTERED"))
+    write(scene.group, scene.ann, "a private word")
+    worker = start_worker(ROOST_ENV="development")
+
+    await_that(lambda: len(states()) == 2 and nothing_is_pending(), worker)
+    worker.stop()
+
+    assert "push.sent" in worker.log
+    assert not [secret for secret in (*scene.targets, "a private word", "PRIVATE KEY") if secret in worker.log]
+
+
+def test_the_console_is_the_default_provider(fcm: Fcm, scene: Scene, start_worker: StartWorker) -> None:
+    worker = start_worker(ROOST_PUSH_PROVIDER="console", ROOST_FCM_CREDENTIALS="")
+    write(scene.group, scene.ann)
+
+    await_that(lambda: len(states()) == 2 and nothing_is_pending(), worker)
+
+    assert "| Climbing | Ann: hello" in worker.log
+    assert fcm.posts == []
+
+
+def test_credentials_that_are_none_are_said_in_one_line(fcm: Fcm, scene: Scene, start_worker: StartWorker) -> None:
+    worker = start_worker(ROOST_FCM_CREDENTIALS="/nowhere/account.json")
+
+    await_that(lambda: not worker.is_alive)
+
+    assert "ROOST_FCM_CREDENTIALS" in worker.log
+    assert "Traceback" not in worker.log
