@@ -44,10 +44,10 @@ def clone(request: pytest.FixtureRequest) -> Iterator[Clone]:
         if os.geteuid() != 0:
             pytest.skip("only root can turn to another user, and an ordinary one is already us")
         user = NOBODY
-    # Not pytest's folder, which is for us alone.
+    # Not pytest's folder, which is for us alone; and no hard links, whose owner would change in both places.
     home = Path(tempfile.mkdtemp(prefix="roost-home-"))
     folder = home / "roost"
-    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
+    subprocess.run(["git", "clone", "--quiet", "--no-hardlinks", str(ROOT), str(folder)], check=True)
     if user is not None:
         for path in (home, *home.rglob("*")):
             os.chown(path, user, user, follow_symlinks=False)
