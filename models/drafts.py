@@ -7,6 +7,7 @@ What callers hand to the writer and what they get back.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid5
@@ -116,16 +117,11 @@ def prepare(draft: MessageDraft) -> PreparedMessage:
     Raises:
         EmptyMessage, TextTooLong, BadText, DataTooLarge, TooManyMentions, BadClientId, InvalidInput
     """
-    text, data = draft.text or "", json_text(draft.data)
-    if not text and not data:
-        raise EmptyMessage
+    text, data = check_content(draft.text, draft.data, draft.mentions)
     if draft.kind not in ("text", "custom"):
         raise InvalidInput(f"There is no kind of message {draft.kind!r}.")
-    if len(draft.mentions) > limits.MAX_MENTIONS:
-        raise TooManyMentions(limit=limits.MAX_MENTIONS)
     if not 1 <= len(draft.client_id) <= limits.MAX_CLIENT_ID_CHARACTERS or not is_storable(draft.client_id):
         raise BadClientId
-    check_text(text)
     return PreparedMessage(
         new_id(),
         draft.conversation,
@@ -165,17 +161,23 @@ def prepare_publication(draft: PublicationDraft) -> PreparedPublication:
     )
 
 
-def check_text(text: str) -> None:
+def check_content(text: str | None, data: Any, mentions: Sequence[UUID]) -> tuple[str, str]:
     """
-    Refuse a text that is too long or that PostgreSQL cannot hold.
+    Refuse what a message cannot hold; return its text and its data as JSON, empty where there is none.
 
     Raises:
-        TextTooLong, BadText
+        EmptyMessage, TextTooLong, BadText, DataTooLarge, TooManyMentions, InvalidInput
     """
+    text, data = text or "", json_text(data)
+    if not text and not data:
+        raise EmptyMessage
     if len(text) > limits.MAX_TEXT_CHARACTERS:
         raise TextTooLong(limit=limits.MAX_TEXT_CHARACTERS)
+    if len(mentions) > limits.MAX_MENTIONS:
+        raise TooManyMentions(limit=limits.MAX_MENTIONS)
     if not is_storable(text):
         raise BadText
+    return text, data
 
 
 def is_storable(text: str) -> bool:
