@@ -1,0 +1,136 @@
+"""What the worker removes, and what it leaves."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.db.models import Model
+from django.utils import timezone
+
+from models.device import Device, Session
+from models.ids import new_id
+from models.notification import Delivery, Notification
+from models.operations import maintenance
+from models.stream import WriterBatch
+from models.user import User
+
+pytestmark = pytest.mark.django_db
+
+
+def make_notification(*, days: float = 0, is_planned: bool = True) -> Notification:
+    then = timezone.now() - timedelta(days=days)
+    return Notification.objects.create(
+        conversation_id=new_id(),
+        message_id=new_id(),
+        seq=1,
+        created_at=then,
+        planned_at=then if is_planned else None,
+    )
+
+
+def make_delivery(*, state: str = "sent", days: float = 0, **fields: Any) -> Delivery:
+    then = timezone.now() - timedelta(days=days)
+    values = {
+        "notification": make_notification(days=days),
+        "expires_at": then + timedelta(days=7),
+        "finished_at": None if state == "pending" else then,
+        **fields,
+    }
+    return Delivery.objects.create(
+        device_id=new_id(), user_id=new_id(), provider="memory", state=state, created_at=then, **values
+    )
+
+
+def make_session(*, days_left: float, target: str = "") -> Session:
+    user = User.objects.create(name="Ann")
+    device = Device.objects.create(user=user, target=target)
+    expires = timezone.now() + timedelta(days=days_left)
+    return Session.objects.create(user=user, device=device, refresh_hash=b"x", expires_at=expires)
+
+
+def exists(row: Model) -> bool:
+    return type(row)._default_manager.filter(pk=row.pk).exists()
+
+
+def test_finished_deliveries_are_deleted_after_three_days() -> None:
+    old, dropped = make_delivery(days=4), make_delivery(state="dropped", days=4)
+    young, pending = make_delivery(days=2), make_delivery(state="pending", days=4)
+
+    count = maintenance.prune_deliveries()
+
+    assert count == 2
+    assert [exists(row) for row in (old, dropped, young, pending)] == [False, False, True, True]
+
+
+def test_dead_deliveries_are_kept_for_two_weeks() -> None:
+    younger, older = make_delivery(state="dead", days=13), make_delivery(state="dead", days=15)
+
+    maintenance.prune_deliveries()
+
+    assert [exists(row) for row in (younger, older)] == [True, False]
+
+
+def test_notifications_go_after_their_last_delivery() -> None:
+    alone, unplanned = make_notification(days=4), make_notification(days=4, is_planned=False)
+    waits = make_delivery(state="pending", days=4).notification
+    young = make_notification(days=2)
+
+    count = maintenance.prune_notifications()
+
+    assert count == 1
+    assert [exists(row) for row in (alone, unplanned, waits, young)] == [False, True, True, True]
+
+
+def test_pushes_that_nobody_can_send_any_more_are_dropped() -> None:
+    past, future = timezone.now() - timedelta(minutes=1), timezone.now() + timedelta(minutes=1)
+    late = make_delivery(state="pending", expires_at=past)
+    in_time = make_delivery(state="pending", expires_at=future)
+    claimed = make_delivery(state="pending", expires_at=past, leased_until=future)
+
+    count = maintenance.expire_deliveries()
+
+    assert count == 1
+    assert list(Delivery.objects.filter(state="pending")) == [in_time, claimed]
+    late.refresh_from_db()
+    assert (late.state, late.reason) == ("dropped", "expired")
+
+
+def test_sessions_are_deleted_a_week_after_they_expired() -> None:
+    old, recent, live = make_session(days_left=-8), make_session(days_left=-6), make_session(days_left=1)
+
+    count = maintenance.prune_sessions()
+
+    assert count == 1
+    assert [exists(row) for row in (old, recent, live)] == [False, True, True]
+
+
+def test_a_phone_whose_log_in_expired_gets_no_more_pushes() -> None:
+    expired, live = make_session(days_left=-1, target="one"), make_session(days_left=1, target="two")
+
+    maintenance.silence_expired_sessions()
+
+    expired.device.refresh_from_db()
+    live.device.refresh_from_db()
+    assert (expired.device.target, live.device.target) == ("", "two")
+
+
+def test_writer_batches_are_deleted_after_an_hour() -> None:
+    old = WriterBatch.objects.create(created_at=timezone.now() - timedelta(minutes=61))
+    young = WriterBatch.objects.create(created_at=timezone.now() - timedelta(minutes=59))
+
+    count = maintenance.prune_writer_batches()
+
+    assert count == 1
+    assert [exists(row) for row in (old, young)] == [False, True]
+
+
+def test_many_rows_are_deleted_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(maintenance, "_SLICE", 2)
+    then = timezone.now() - timedelta(days=1)
+    WriterBatch.objects.bulk_create(WriterBatch(created_at=then) for _ in range(5))
+
+    assert maintenance.prune_writer_batches() == 5
+
+
+def test_every_job_runs_on_an_empty_database() -> None:
+    assert {job() for job in maintenance.jobs().values()} == {0}
