@@ -1,0 +1,1 @@
+"""Websockets and fan-out: how open sockets hear of what happened."""

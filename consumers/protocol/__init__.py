@@ -1,0 +1,1 @@
+"""The wire: messages, codes and encodings, without any I/O."""

@@ -1,0 +1,23 @@
+"""Finished websocket frames of a server: unmasked, unfragmented (RFC 6455, section 5.2)."""
+
+_TEXT = 0x81
+_BINARY = 0x82
+
+
+def text_frame(payload: bytes) -> bytes:
+    """Wrap UTF-8 text."""
+    return _frame(_TEXT, payload)
+
+
+def binary_frame(payload: bytes) -> bytes:
+    """Wrap bytes."""
+    return _frame(_BINARY, payload)
+
+
+def _frame(first: int, payload: bytes) -> bytes:
+    size = len(payload)
+    if size < 126:
+        return bytes((first, size)) + payload
+    if size < 65536:
+        return bytes((first, 126)) + size.to_bytes(2, "big") + payload
+    return bytes((first, 127)) + size.to_bytes(8, "big") + payload
