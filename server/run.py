@@ -203,8 +203,7 @@ class Supervisor:
         code = self._child(name, words, environment, log=log).start().wait()
         printed = log.read_text(errors="replace")
         if code != 0:
-            lines = printed.strip().splitlines() or ["it said nothing"]
-            raise StartError(f"`manage.py {' '.join(words)}` failed: {lines[-1]} (all of it: {log})")
+            raise StartError(f"`manage.py {' '.join(words)}` failed: {_gist(printed)} (all of it: {log})")
         return printed
 
     def _child(
@@ -262,6 +261,13 @@ def say(text: str) -> None:
     """Print a line, if anybody still reads."""
     with suppress(OSError):
         print(text, flush=True)
+
+
+def _gist(printed: str) -> str:
+    """What a failed command had to say: the system checks that refused, else its last line."""
+    lines = printed.strip().splitlines() or ["it said nothing"]
+    refusals = [line.removeprefix("?: ") for line in lines if line.startswith("?: (")]
+    return " ".join(refusals) or lines[-1]
 
 
 def _refuse_taken_port(host: str, port: int) -> None:
