@@ -115,6 +115,7 @@ _BODY = {
     "required": ["message"],
     "properties": {"message": _MESSAGE, "validate_only": {"type": "boolean"}},
 }
+_VALIDATOR = jsonschema.Draft202012Validator(_BODY)
 
 
 @dataclass(kw_only=True)
@@ -397,7 +398,7 @@ def wrong_with(body: bytes) -> str | None:
     """What FCM would not take about a request's body, or None."""
     try:
         value = json.loads(body)
-        jsonschema.validate(value, _BODY)
+        _VALIDATOR.validate(value)
     except (ValueError, jsonschema.ValidationError) as error:
         return str(error).splitlines()[0]
     message = value["message"]

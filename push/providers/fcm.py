@@ -54,7 +54,7 @@ class FcmProvider:
 
     name = "fcm"
 
-    def __init__(self, credentials: str, base_url: str, *, concurrency: int = 32) -> None:
+    def __init__(self, credentials: str, base_url: str, *, concurrency: int = 64) -> None:
         """
         Args:
             credentials: path of a service account's JSON file, or the JSON itself. Its ``token_uri`` is honoured.
@@ -68,7 +68,7 @@ class FcmProvider:
             raise ValueError("the FCM credentials name no project_id")
         self.concurrency = concurrency
         self._url = f"{base_url.rstrip('/')}/v1/projects/{certificate.project_id}/messages:send"
-        self._session = _session(AccessToken(certificate.get_credential()), concurrency)
+        self._session = _session(AccessToken(certificate.get_credential()), base_url, concurrency)
         self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="fcm")
 
     async def deliver(self, push: Push) -> Outcome:
@@ -246,11 +246,14 @@ def _service_account(credentials: str) -> dict[str, Any]:
     return account
 
 
-def _session(token: AccessToken, connections: int) -> AuthorizedSession:
+def _session(token: AccessToken, base_url: str, connections: int) -> AuthorizedSession:
     # No refresh and second POST on 401, no repetition of what may have been accepted.
     session = AuthorizedSession(token, refresh_status_codes=(), max_refresh_attempts=0, auth_request=Request())
     for scheme in ("https://", "http://"):
         session.mount(scheme, HTTPAdapter(pool_connections=1, pool_maxsize=connections, max_retries=0))
+    # Proxy and certificates of the environment, looked up once: for each request it would cost as much as the rest.
+    found = session.merge_environment_settings(base_url, {}, None, None, None)
+    session.proxies, session.verify, session.trust_env = dict(found["proxies"]), found["verify"], False
     return session
 
 

@@ -332,6 +332,13 @@ def test_a_fingerprint_is_eight_hex_digits() -> None:
     assert fingerprint("a") != fingerprint("b")
 
 
+def test_the_environment_s_proxy_is_honoured(fcm: Fcm, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    provider = FcmProvider(fcm.credentials, "http://push.example.com")
+
+    assert provider._session.proxies["http"] == "http://127.0.0.1:9"
+
+
 def test_requests_keeps_its_promise_not_to_repeat() -> None:
     # The adapters of a plain session do not retry; ours are mounted so that this stays said.
     assert Session().get_adapter("https://x").max_retries.total == 0
