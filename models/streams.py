@@ -32,6 +32,21 @@ SELECT id, kind, channel, epoch, 0
 FROM unnest(%s::uuid[], %s::smallint[], %s::text[], %s::text[]) AS t (id, kind, channel, epoch)
 ORDER BY kind, id ON CONFLICT DO NOTHING"""
 
+APPEND = f"""
+WITH event AS (
+  SELECT %s::uuid AS message_id, t.* FROM unnest(%s::uuid[], %s::text[], %s::bytea[], %s::uuid[], %s::uuid[])
+  WITH ORDINALITY AS t (stream_id, kind, data, subject, ref, n)),
+placed AS MATERIALIZED (
+  SELECT e.*, s.top + row_number() OVER (PARTITION BY e.stream_id ORDER BY n) AS "offset", {WIRE_EPOCH} AS epoch
+  FROM event e JOIN messaging_stream s ON s.id = e.stream_id),
+raised AS (
+  UPDATE messaging_stream s SET top = p.top, xid = pg_current_xact_id()
+  FROM (SELECT stream_id, max("offset") AS top FROM placed GROUP BY stream_id) p WHERE s.id = p.stream_id),
+stored AS (
+  INSERT INTO messaging_publication (stream_id, "offset", kind, message_id, data, subject, ref)
+  SELECT stream_id, "offset", kind, message_id, nullif(data, ''), subject, ref FROM placed)
+SELECT "offset", epoch FROM placed ORDER BY n"""
+
 Handler = Callable[[list[Publication]], None]
 _handlers: list[Handler] = []
 
@@ -112,35 +127,39 @@ def append(channel: str, event: Event, *, message: Message | None = None) -> int
 
     About a ``message`` only the reference is stored, so that no copy of its text stays behind.
     """
-    (offset,) = append_all([channel], event, message=message)
+    (offset,) = append_each([(channel, event)], message=message)
     return offset
 
 
-def append_all(names: Sequence[str], event: Event, *, message: Message | None = None) -> list[int]:
-    """Store the same event in several streams by one statement; all must be locked. Returns the offsets in order."""
-    data = payloads.to_json(event)
+def append_all(names: Iterable[str], event: Event) -> list[int]:
+    """Store the same event in several streams by one statement; all must be locked."""
+    return append_each([(name, event) for name in names])
+
+
+def append_each(pairs: Sequence[tuple[str, Event]], *, message: Message | None = None) -> list[int]:
+    """Store many events by one statement and return their offsets; all their streams must be locked."""
+    encoded = [payloads.to_json(event) for _, event in pairs]
     with connection.cursor() as cursor:
         cursor.execute(
-            f"""WITH s AS (
-              UPDATE messaging_stream SET top = top + 1, xid = pg_current_xact_id()
-              WHERE id = ANY(%s::uuid[]) RETURNING id, channel, epoch, top),
-            stored AS (
-              INSERT INTO messaging_publication (stream_id, "offset", kind, message_id, data, subject, ref)
-              SELECT id, top, %s, %s::uuid, %s::bytea, %s::uuid, %s::uuid FROM s)
-            SELECT s.channel, s.top, {WIRE_EPOCH} FROM s""",
+            APPEND,
             [
-                [channels.stream_id(name) for name in names],
-                event.kind,
                 message.id if message else None,
-                None if message else data,
-                event.subject_id(),
-                event.ref_id(),
+                [channels.stream_id(channel) for channel, _ in pairs],
+                [event.kind for _, event in pairs],
+                [b"" if message else data for data in encoded],
+                [event.subject_id() for _, event in pairs],
+                [event.ref_id() for _, event in pairs],
             ],
         )
-        stored = {channel: (top, epoch) for channel, top, epoch in cursor.fetchall()}
-    assert len(stored) == len(set(names)), "append() needs streams that exist: lock() them first"
-    hand_over([_publication(name, *stored[name], event, data) for name in names])
-    return [stored[name][0] for name in names]
+        places = cursor.fetchall()
+    assert len(places) == len(pairs), "append() needs streams that exist: lock() them first"
+    hand_over(
+        [
+            _publication(channel, offset, epoch, event, data)
+            for (channel, event), data, (offset, epoch) in zip(pairs, encoded, places, strict=True)
+        ]
+    )
+    return [offset for offset, _ in places]
 
 
 def append_message(message: Message, event: type[payloads.MessageEvent]) -> int:
@@ -159,7 +178,13 @@ def append_message(message: Message, event: type[payloads.MessageEvent]) -> int:
 
 def hint(channel: str, event: Event) -> None:
     """Tell whoever is listening right now, once the transaction is committed; kept nowhere."""
-    hand_over([_publication(channel, 0, "", event, payloads.to_json(event))])
+    hint_each([(channel, event)])
+
+
+def hint_each(pairs: Sequence[tuple[str, Event]]) -> None:
+    """The same for many at once."""
+    if pairs:
+        hand_over([_publication(channel, 0, "", event, payloads.to_json(event)) for channel, event in pairs])
 
 
 def hand_over(publications: list[Publication]) -> None:
