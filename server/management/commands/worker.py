@@ -9,12 +9,11 @@ import random
 import signal
 import socket
 from argparse import ArgumentParser
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic, time
 from typing import Any
-from uuid import UUID
 
 import structlog
 import uvloop
@@ -33,6 +32,7 @@ from push.worker import Worker
 from server import logs
 from server.doorbell import Doorbell
 from server.env import Env
+from server.live_devices import LiveDevices
 
 log = structlog.get_logger("worker")
 
@@ -66,7 +66,8 @@ async def _work(env: Env, providers: list[Provider], heartbeat: Path | None) -> 
         default_provider=env.push_provider, grace_seconds=env.push_grace_seconds, ttl_seconds=env.push_ttl_seconds
     )
     doorbell = Doorbell(env.redis_url)
-    worker = Worker(providers, schedule, _nobody_knows)
+    live_devices = LiveDevices(env.redis_url)
+    worker = Worker(providers, schedule, live_devices.which)
     doorbell.listen(worker.wake)
     if heartbeat:
         worker.on_beat(Heartbeat(heartbeat, worker).beat)
@@ -82,11 +83,8 @@ async def _work(env: Env, providers: list[Provider], heartbeat: Path | None) -> 
         with suppress(asyncio.CancelledError):
             await maintaining
         await doorbell.close()
+        await live_devices.stop()
     log.info("worker.stopped")
-
-
-def _nobody_knows(device_ids: Sequence[UUID]) -> None:
-    """Without an answer everybody counts as connected."""
 
 
 def _providers(env: Env) -> Iterator[Provider]:

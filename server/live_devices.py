@@ -1,0 +1,133 @@
+"""
+Which devices have a live socket somewhere, told through keys in Redis that expire by themselves.
+
+Web processes ``add`` and ``remove`` their devices and renew the keys; workers ask ``which``. A marker, written by the
+first process that finds none, says since when Redis has been listening: only after one expiry can it know everybody.
+Nobody waits for Redis, and being wrong only moves a push by its few seconds of grace.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
+from uuid import UUID
+
+import structlog
+from redis.asyncio import Redis
+from redis.asyncio.client import Pipeline
+from redis.exceptions import RedisError
+
+log = structlog.get_logger("live_devices")
+
+MARKER = "roost:live-since"
+# A process that dies takes so long to be forgotten; three renewals fit in.
+EXPIRY_SECONDS = 60
+RENEW_SECONDS = 20.0
+# After a change others follow: one round trip tells of all of them.
+COALESCE_SECONDS = 0.05
+REDIS_SECONDS = 2.0
+# Keys per round trip, so that none is long.
+SLICE = 1_000
+
+# Only our own: the device may have come back to another process before its old socket was found dead.
+_DELETE_OURS = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
+
+
+class LiveDevices:
+    """One per process. ``start`` is for web processes, which have devices to tell of; asking needs no start."""
+
+    def __init__(self, redis_url: str) -> None:
+        self._redis = Redis.from_url(redis_url, socket_timeout=REDIS_SECONDS, socket_connect_timeout=REDIS_SECONDS)
+        self._name = f"{socket.gethostname()}:{os.getpid()}"
+        self._sockets: Counter[UUID] = Counter()
+        self._changed: set[UUID] = set()
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Tell Redis of this process's devices from now on."""
+        self._task = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        """Say nothing more; the devices of this process are forgotten, by their sockets' end or by expiry."""
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+        await self._redis.aclose()
+
+    def add(self, device_id: UUID) -> None:
+        """A socket of this device is open."""
+        self._sockets[device_id] += 1
+        self._tell(device_id)
+
+    def remove(self, device_id: UUID) -> None:
+        """A socket of this device has closed."""
+        self._sockets[device_id] -= 1
+        if self._sockets[device_id] <= 0:
+            del self._sockets[device_id]
+        self._tell(device_id)
+
+    async def which(self, device_ids: Sequence[UUID]) -> Collection[UUID] | None:
+        """Those with a live socket, or None while Redis cannot know."""
+        try:
+            since, (now, _) = await self._redis.get(MARKER), await self._redis.time()
+            if since is None or now - float(since) < EXPIRY_SECONDS:
+                return None
+            live: set[UUID] = set()
+            for part in _slices(device_ids):
+                values = await self._redis.mget([_key(device_id) for device_id in part])
+                live.update(device_id for device_id, value in zip(part, values, strict=True) if value is not None)
+            return live
+        except (RedisError, OSError) as error:
+            log.info("live_devices.unknown", error=type(error).__name__)
+            return None
+
+    def _tell(self, device_id: UUID) -> None:
+        self._changed.add(device_id)
+        self._wake.set()
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        renew_at = loop.time()
+        while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), max(0.0, renew_at - loop.time()))
+                await asyncio.sleep(COALESCE_SECONDS)
+            self._wake.clear()
+            changed, self._changed = self._changed, set()
+            if loop.time() >= renew_at:
+                renew_at = loop.time() + RENEW_SECONDS
+                changed.update(self._sockets)
+            # What could not be told is told with the next renewal.
+            with suppress(RedisError, OSError):
+                await self._write(changed)
+
+    async def _write(self, device_ids: Collection[UUID]) -> None:
+        now, _ = await self._redis.time()
+        await self._redis.set(MARKER, now, nx=True)
+        for part in _slices(device_ids):
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                for device_id in part:
+                    self._write_one(pipeline, device_id)
+                await pipeline.execute()
+
+    def _write_one(self, pipeline: Pipeline, device_id: UUID) -> None:
+        if device_id in self._sockets:
+            pipeline.set(_key(device_id), self._name, ex=EXPIRY_SECONDS)
+        else:
+            pipeline.eval(_DELETE_OURS, 1, _key(device_id), self._name)
+
+
+def _key(device_id: UUID) -> str:
+    return f"roost:live:{device_id}"
+
+
+def _slices(device_ids: Iterable[UUID]) -> Iterator[list[UUID]]:
+    ids = list(device_ids)
+    for start in range(0, len(ids), SLICE):
+        yield ids[start : start + SLICE]
