@@ -12,6 +12,7 @@ from .events import Event
 
 if TYPE_CHECKING:
     from .message import Message
+    from .user import User
 
 
 class UserPayload(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -63,6 +64,14 @@ class ConversationPayload(msgspec.Struct, kw_only=True):
     other: UserPayload | None = None
 
 
+class MessagePage(msgspec.Struct, kw_only=True):
+    """Part of a history, oldest first; ``users`` are the senders in it, by id."""
+
+    messages: list[MessagePayload]
+    users: dict[UUID, UserPayload]
+    has_more: bool
+
+
 class MessageEvent(Event, frozen=True, kw_only=True):
     """Something about a message, as it is now: kept as a reference to its row, never as a copy."""
 
@@ -98,6 +107,16 @@ def message(row: Message) -> MessagePayload:
         edited_at=row.edited_at,
         deleted_at=row.deleted_at,
     )
+
+
+def user(row: User) -> UserPayload:
+    """Show a person to others."""
+    return UserPayload(id=row.id, name=row.name, external_id=row.external_id, data=row.data)
+
+
+def deleted_user(user_id: UUID) -> UserPayload:
+    """Show somebody who deleted the account, or never had one, where only the id is left."""
+    return UserPayload(id=user_id, name="Deleted user", deleted=True)
 
 
 def about_message(kind: str, message_json: bytes) -> bytes:
