@@ -1,18 +1,45 @@
-"""``/health/live`` and ``/health/ready``: whether this process runs, and whether it can serve."""
+"""
+``/health/live`` and ``/health/ready``: whether this process runs, and whether it can serve.
+
+Answered by a middleware in front of all others: probes come by address and in the clear, so neither the allowed hosts
+nor a redirection to https may stand in their way.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import redis.asyncio
+from asgiref.sync import async_to_sync, iscoroutinefunction
 from django.conf import settings
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
-from django.http import HttpRequest, JsonResponse
+from django.http import HttpRequest, HttpResponseBase, JsonResponse
+from django.utils.decorators import sync_and_async_middleware
 
 from models import threads
 
 CHECK_SECONDS = 3.0
+
+
+@sync_and_async_middleware
+def middleware(get_response: Callable[[HttpRequest], Any]) -> Callable[[HttpRequest], Any]:
+    """Answer health checks, pass on all else."""
+    if not iscoroutinefunction(get_response):
+
+        def answer(request: HttpRequest) -> HttpResponseBase:
+            check = CHECKS.get(request.path)
+            return async_to_sync(check)(request) if check else get_response(request)
+
+        return answer
+
+    async def answer_async(request: HttpRequest) -> HttpResponseBase:
+        check = CHECKS.get(request.path)
+        return await (check or get_response)(request)
+
+    return answer_async
 
 
 async def live(request: HttpRequest) -> JsonResponse:
@@ -30,6 +57,12 @@ async def ready(request: HttpRequest) -> JsonResponse:
         {"status": status, "checks": {name: "ok" if ok else "failed" for name, ok in checks.items()}},
         status=200 if is_ready else 503,
     )
+
+
+CHECKS: dict[str, Callable[[HttpRequest], Awaitable[JsonResponse]]] = {
+    "/health/live": live,
+    "/health/ready": ready,
+}
 
 
 async def _database() -> tuple[bool, bool]:
