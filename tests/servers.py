@@ -123,7 +123,7 @@ class ServerProcess:
         self._child = Child(
             session().folder,
             f"{folder.name}-{name}",
-            [sys.executable, "manage.py", command],
+            [sys.executable, "manage.py", *command.split()],
             ending=Ending(turn=1),
             env=environment,
             log=self._log,

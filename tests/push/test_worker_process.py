@@ -4,6 +4,7 @@ The real worker process against the local FCM: killed, frozen, stopped and doubl
 What a dead worker held is taken over when its lease ends; the tests end it in the database instead of sleeping.
 """
 
+import json
 import os
 import signal
 import threading
@@ -11,8 +12,9 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from time import monotonic, sleep
+from time import monotonic, sleep, time
 
+import psutil
 import pytest
 from django.conf import settings
 from django.db import connection, transaction
@@ -44,9 +46,9 @@ def start_worker(fcm: Fcm, tmp_path: Path) -> Iterator[StartWorker]:
         "PYTHONUNBUFFERED": "1",
     }
 
-    def start(**more: str) -> ServerProcess:
+    def start(options: str = "", **more: str) -> ServerProcess:
         name = f"worker-{len(workers)}"
-        worker = ServerProcess(name, "worker", {**environment, **more}, tmp_path)
+        worker = ServerProcess(name, f"worker {options}", {**environment, **more}, tmp_path)
         workers.append(worker)
         return worker.start()
 
@@ -87,6 +89,13 @@ def let_leases_end() -> None:
     """Let the time pass after which what a worker claimed is free again."""
     Notification.objects.filter(planned_at=None).update(leased_until=None)
     Delivery.objects.filter(state="pending").update(leased_until=None)
+
+
+def cut_off_from_the_database(worker: ServerProcess) -> None:
+    """End every connection that this process has to PostgreSQL."""
+    ports = [peer.laddr.port for peer in psutil.Process(worker.pid).net_connections() if peer.laddr]
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE client_port = ANY(%s)", [ports])
 
 
 def write_and_close(conversation: Conversation, sender: User) -> None:
@@ -171,6 +180,24 @@ def test_killed_again_and_again_under_load_nothing_is_lost_and_each_is_shown_onc
     for target in scene.targets:
         assert len(set(fcm.push_ids(target))) == len(texts), "a repeat bears the same push_id"
         assert sorted(body for _, body in fcm.phones[target].shown) == sorted(f"Ann: {text}" for text in texts)
+
+
+def test_cut_off_from_the_database_again_and_again_it_heals(fcm: Fcm, scene: Scene, start_worker: StartWorker) -> None:
+    fcm.delay_seconds = 0.02
+    for number in range(120):
+        write(scene.group, scene.ann, f"number {number}")
+    worker = start_worker()
+
+    for posts in (20, 60, 100):
+        fcm.wait_for_posts(posts)
+        cut_off_from_the_database(worker)
+        # A claim whose answer was lost is somebody's until its lease ends.
+        let_leases_end()
+    await_that(lambda: (let_leases_end(), nothing_is_pending())[1], worker, seconds=60)
+
+    assert "Traceback" not in worker.log, worker.log
+    assert states() == [("sent", "")] * 240
+    assert all(len(set(fcm.push_ids(target))) == 120 for target in scene.targets)
 
 
 def test_a_frozen_worker_is_replaced_and_harms_nothing_when_it_wakes(
@@ -306,6 +333,21 @@ def test_logs_hold_no_target_and_no_text(fcm: Fcm, scene: Scene, start_worker: S
 
     assert "push.sent" in worker.log
     assert not [secret for secret in (*scene.targets, "a private word", "PRIVATE KEY") if secret in worker.log]
+
+
+def test_the_heartbeat_is_as_old_as_the_last_look_into_the_outbox(
+    fcm: Fcm, scene: Scene, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    beat = tmp_path / "heartbeat.json"
+    write(scene.group, scene.ann)
+    worker = start_worker(f"--heartbeat {beat}")
+
+    await_that(lambda: beat.exists() and json.loads(beat.read_text())["providers"]["fcm"]["sent"] == 2, worker)
+
+    state = json.loads(beat.read_text())
+    assert (state["pid"], state["planned"]) == (worker.pid, 1)
+    assert not state["providers"]["fcm"]["paused"]
+    assert time() - state["time"] < 10
 
 
 def test_the_console_is_the_default_provider(fcm: Fcm, scene: Scene, start_worker: StartWorker) -> None:
