@@ -20,7 +20,8 @@ class ConsoleProvider:
 
     async def deliver(self, push: Push) -> Outcome:
         target = f"{push.platform or 'unknown'} {fingerprint(push.target)}"
-        print(f"push to {target} | {push.title} | {push.body}", file=self._stream, flush=True)
+        words = " ".join(f"{push.title} | {push.body}".split())
+        print(f"push to {target} | {words}", file=self._stream, flush=True)
         return Outcome(Verdict.SENT)
 
     async def close(self) -> None:
