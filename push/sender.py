@@ -29,7 +29,7 @@ log = structlog.get_logger("push")
 
 # Longer than any try, including the wait for the database afterwards: while it lasts nobody else sends this push.
 LEASE_SECONDS = 60.0
-# What a provider promises to keep below; ours need ten.
+# What a provider promises to keep below.
 DELIVER_SECONDS = 30.0
 # When a slot becomes free others follow: one claim after this time serves them all.
 GATHER_SECONDS = 0.02

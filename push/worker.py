@@ -24,7 +24,7 @@ from .sender import Sender
 log = structlog.get_logger("push")
 
 POLL_SECONDS = 1.0
-# Longer than a try through a provider of ours can take.
+# What is in flight has so long to end. A provider that stalls for longer is left to the end of the lease.
 STOP_SECONDS = 10.0
 
 

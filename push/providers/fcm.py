@@ -31,13 +31,13 @@ from requests.adapters import HTTPAdapter
 from ..payload import Push
 from .base import Outcome, Verdict
 
-CONNECT_SECONDS = 5.0
-# Together below the ten seconds that a stopping worker waits for what is in flight.
-READ_SECONDS = 8.0
+CONNECT_SECONDS = 3.0
+# Google asks for at least ten seconds before a request is given up and repeated.
+# https://firebase.google.com/docs/cloud-messaging/scale-fcm
+READ_SECONDS = 10.0
 # An access token is renewed this long before it ends: a push in flight must not outlive it.
 TOKEN_MARGIN_SECONDS = 60.0
-# The documented wait after a 429 without ``Retry-After``.
-# https://firebase.google.com/docs/cloud-messaging/scale-fcm
+# The documented wait after a 429 without ``Retry-After``; the same page.
 QUOTA_SECONDS = 60.0
 # The longest life that FCM takes. https://firebase.google.com/docs/cloud-messaging/customize-messages/setting-message-lifespan
 MAX_TTL_SECONDS = 28 * 86_400
