@@ -1,5 +1,7 @@
 """The ASGI entry point: HTTP to Django, websockets to the consumers. Any ASGI server can run it."""
 
+from __future__ import annotations
+
 import os
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "server.settings")
@@ -10,11 +12,15 @@ from django.core.asgi import get_asgi_application
 django_application = get_asgi_application()
 
 from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
+from django.conf import settings  # noqa: E402
 
 from consumers.routing import urlpatterns  # noqa: E402
 
-from . import wiring  # noqa: E402
+from .gate import Gate  # noqa: E402
 
-wiring.connect()
-
-application = ProtocolTypeRouter({"http": django_application, "websocket": URLRouter(urlpatterns)})
+application = ProtocolTypeRouter(
+    {
+        "http": django_application,
+        "websocket": Gate(URLRouter(urlpatterns), settings.ROOST.words(settings.ROOST.allowed_origins)),
+    }
+)

@@ -1,144 +1,160 @@
 """
 Daphne, for HTTP, and for websockets where the front door does not hand them to picows.
 
-Mended here: the close reason, which clients need, is transmitted; a websocket is not closed after 24 hours; what a
-proxy says of the client is believed only from configured ones. Not mended, hence "fallback": no back-pressure in
-either direction.
+Mended here: the close reason, which clients need, is transmitted; a websocket is not closed after 24 hours; an empty
+message is sent; SIGTERM drains; forwarded addresses are believed from configured proxies only. Not mended, hence
+"fallback": no back-pressure in either direction.
+
+Importing this module makes the event loop and installs Twisted's reactor on it: Daphne looks for one when imported.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
-import tempfile
-from ipaddress import IPv4Network, IPv6Network
-from pathlib import Path
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from daphne.http_protocol import HTTPFactory
-from daphne.server import Server
-from daphne.ws_protocol import WebSocketFactory, WebSocketProtocol
-from django.utils.datastructures import MultiValueDict
+import uvloop
 
-from .frames import believed_client
+loop = uvloop.new_event_loop()
+asyncio.set_event_loop(loop)
 
-# Codes that Autobahn lets an application send.
+from twisted.internet import asyncioreactor  # noqa: E402
+
+asyncioreactor.install(loop)
+
+from daphne.http_protocol import HTTPFactory  # noqa: E402
+from daphne.server import Server  # noqa: E402
+from daphne.ws_protocol import WebSocketFactory, WebSocketProtocol  # noqa: E402
+from twisted.internet import reactor as _reactor  # noqa: E402
+from twisted.logger import STDLibLogObserver, globalLogBeginner  # noqa: E402
+
+from .peers import Proxies  # noqa: E402
+
+reactor: Any = _reactor
+
+# Codes that Autobahn lets an application send besides 1000.
 _SENDABLE = range(3000, 5000)
+# It refuses 1009 and its like; "internal error" makes clients come back just as well.
+_INSTEAD = 3004
 EVER = -1
+CLOSE_SECONDS = 5.0
 
 
 class ReasoningProtocol(WebSocketProtocol):  # type: ignore[misc]
-    """Closes with the application's reason."""
+    """Closes with the application's reason, and sends empty messages."""
 
     def handle_reply(self, message: dict[str, Any]) -> None:
-        if message.get("type") == "websocket.close" and self.state == self.STATE_OPEN:
-            code = message.get("code") or 1000
-            # The one thing it cannot say is 1009; the protocol's "bad request" is as terminal.
-            self.sendClose(
-                code=code if code == 1000 or code in _SENDABLE else 3501, reason=message.get("reason") or None
-            )
-        else:
-            super().handle_reply(message)
+        if self.state != self.STATE_OPEN:
+            return super().handle_reply(message)  # type: ignore[no-any-return]
+        match message:
+            case {"type": "websocket.close"}:
+                self.close_with(message.get("code") or 1000, message.get("reason") or "")
+            case {"type": "websocket.send", "text": ""} | {"type": "websocket.send", "bytes": b""}:
+                self.serverSend("" if message.get("text") == "" else b"", message.get("text") != "")
+            case _:
+                super().handle_reply(message)
+
+    def close_with(self, code: int, reason: str) -> None:
+        self.sendClose(code=code if code == 1000 or code in _SENDABLE else _INSTEAD, reason=reason or None)
 
 
 class ReasoningFactory(WebSocketFactory):  # type: ignore[misc]
+    """Makes them."""
+
     protocol = ReasoningProtocol
 
 
 class DaphneServer(Server):  # type: ignore[misc]
     """A Daphne that listens nowhere: the front door hands it sockets."""
 
-    def __init__(
-        self, application: Any, *, trusted_proxies: tuple[IPv4Network | IPv6Network, ...], **options: Any
-    ) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="roost-daphne-")
+    def __init__(self, application: Any, *, proxies: Proxies, max_message: int) -> None:
         super().__init__(
             application=application,
-            # It insists on an endpoint of its own; a private socket keeps it content.
-            endpoints=[f"unix:{Path(self._folder.name) / 'unused.sock'}"],
+            # It insists on one, and opens it in `run()`, which is not ours.
+            endpoints=["unused"],
             signal_handlers=False,
             websocket_timeout=EVER,
+            websocket_max_message_size=max_message,
+            websocket_max_frame_size=max_message,
             server_name="roost",
-            verbosity=1,
-            **options,
         )
-        self.trusted_proxies = trusted_proxies
+        self._proxies = proxies
         self.connections: dict[Any, dict[str, Any]] = {}
-
-    def start(self) -> None:
-        """Make the factories, and begin to look after time-outs; the reactor is run by others."""
-        from twisted.internet import reactor
-        from twisted.logger import globalLogBeginner
-
-        globalLogBeginner.beginLoggingTo([lambda _: None], redirectStandardIO=False, discardBuffer=True)
         self.http_factory = HTTPFactory(self)
         self.ws_factory = ReasoningFactory(self, server=self.server_name)
         self.ws_factory.setProtocolOptions(
             autoPingTimeout=self.ping_timeout,
             allowNullOrigin=True,
             openHandshakeTimeout=self.websocket_handshake_timeout,
+            closeHandshakeTimeout=CLOSE_SECONDS,
             maxMessagePayloadSize=self.websocket_max_message_size,
             maxFramePayloadSize=self.websocket_max_frame_size,
         )
-        reactor.callLater(1, self.application_checker)  # type: ignore[attr-defined]
-        reactor.callLater(2, self.timeout_checker)  # type: ignore[attr-defined]
 
-    def create_application(self, protocol: Any, scope: dict[str, Any]) -> Any:
-        self._believe(scope)
-        return super().create_application(protocol, scope)
-
-    def _believe(self, scope: dict[str, Any]) -> None:
-        peer = scope.get("client")
-        if not peer:
-            return
-        headers = Headers(scope["headers"])
-        client, scheme = believed_client(headers, (peer[0], peer[1]), self.trusted_proxies)
-        scope["client"] = client
-        secure = scheme == "wss"
-        if scope["type"] == "websocket":
-            scope["scheme"] = "wss" if secure else "ws"
-            # An empty header offers nothing.
-            scope["subprotocols"] = [name for name in scope["subprotocols"] if name]
-        else:
-            scope["scheme"] = "https" if secure else "http"
+    def start(self) -> None:
+        """Begin to look after time-outs and applications that failed."""
+        reactor.callLater(1, self.application_checker)
+        reactor.callLater(2, self.timeout_checker)
 
     def adopt(self, client: socket.socket) -> None:
         """Serve an accepted socket."""
-        from twisted.internet import reactor
-
         # The reactor takes a descriptor of its own.
-        reactor.adoptStreamConnection(client.fileno(), client.family, self.http_factory)  # type: ignore[attr-defined]
-        client.close()
+        try:
+            reactor.adoptStreamConnection(client.fileno(), client.family, self.http_factory)
+        finally:
+            client.close()
+
+    def log_action(self, protocol: str, action: str, details: dict[str, Any]) -> None:
+        """Access logs are the proxy's."""
+
+    def create_application(self, protocol: Any, scope: dict[str, Any]) -> Any:
+        peer, headers = scope["client"], scope["headers"]
+        scope["client"], is_secure = self._proxies.client(
+            (peer[0], peer[1]) if peer else None,
+            lambda name: [value.decode("latin-1") for key, value in headers if key.decode("latin-1") == name],
+        )
+        if scope["type"] == "websocket":
+            scope["scheme"] = "wss" if is_secure else "ws"
+            # An empty header offers nothing.
+            scope["subprotocols"] = [name for name in scope["subprotocols"] if name]
+        else:
+            scope["scheme"] = "https" if is_secure else "http"
+        return super().create_application(protocol, scope)
 
     async def drain(self, seconds: float, code: int, reason: str) -> None:
-        """Close websockets, spread over ``seconds``, and let requests finish within them."""
-        end = asyncio.get_running_loop().time() + seconds
-        sockets = [p for p in self.connections if isinstance(p, WebSocketProtocol)]
-        for protocol in sockets:
-            if protocol.state == protocol.STATE_OPEN:
-                protocol.sendClose(code=code, reason=reason)
-            await asyncio.sleep(seconds * 0.7 / len(sockets))
-        tasks = [
-            about["application_instance"] for about in self.connections.values() if "application_instance" in about
-        ]
-        if tasks:
-            await asyncio.wait(tasks, timeout=max(end - asyncio.get_running_loop().time(), 0.1))
+        """Close websockets, spread over the first half of ``seconds``, and let requests finish within them."""
+        end = time.monotonic() + seconds
+        sockets = [protocol for protocol in self.connections if isinstance(protocol, ReasoningProtocol)]
+        for number, protocol in enumerate(sockets):
+            loop.call_later(number * seconds / 2 / len(sockets), _close, protocol, code, reason)
+        if tasks := self._tasks():
+            await asyncio.wait(tasks, timeout=max(end - time.monotonic(), 0))
+        for task in self._tasks():
+            task.cancel()
 
-    def stop(self) -> None:
-        self.kill_all_applications()
-        self._folder.cleanup()
+    def _tasks(self) -> list[asyncio.Future[None]]:
+        found = (details.get("application_instance") for details in self.connections.values())
+        return [task for task in found if task and not task.done()]
 
 
-class Headers:
-    """ASGI's list of headers, asked like a request's."""
+@contextmanager
+def running_reactor() -> Iterator[None]:
+    """Run Twisted's reactor for as long as the caller runs the loop."""
+    observer = STDLibLogObserver("twisted")
+    logging.getLogger("twisted").setLevel(logging.WARNING)
+    globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False, discardBuffer=True)
+    reactor.startRunning(installSignalHandlers=False)
+    try:
+        yield
+    finally:
+        reactor.fireSystemEvent("shutdown")
 
-    def __init__(self, pairs: list[tuple[bytes, bytes]]) -> None:
-        self._values: MultiValueDict[str, str] = MultiValueDict()
-        for name, value in pairs:
-            self._values.appendlist(name.decode("latin-1").lower(), value.decode("latin-1"))
 
-    def get(self, name: str, default: str = "") -> str:
-        return self._values.get(name.lower(), default) or default
-
-    def getall(self, name: str, default: Any = ()) -> list[str]:
-        return self._values.getlist(name.lower(), list(default))
+def _close(protocol: ReasoningProtocol, code: int, reason: str) -> None:
+    if protocol.state == protocol.STATE_OPEN:
+        protocol.close_with(code, reason)

@@ -1,7 +1,7 @@
 """
-A web process: one uvloop under Twisted's asyncio reactor, the front door, its layers, and the engine.
+A web process: one event loop, the front door, its layers, and the engine behind them.
 
-Started by ``manage.py serve``. Importing this module installs the loop, so nothing else may import it.
+Started by ``manage.py serve``. Importing it makes the loop (``daphne.py``), so nothing else imports it.
 """
 
 from __future__ import annotations
@@ -10,101 +10,100 @@ import asyncio
 import gc
 import logging
 import signal
-import socket
-from ipaddress import ip_network
+from collections.abc import Callable
+from typing import Protocol
 
-import uvloop
-
-loop = uvloop.new_event_loop()
-asyncio.set_event_loop(loop)
-
-from twisted.internet import asyncioreactor  # noqa: E402
-
-asyncioreactor.install(loop)
-
-from django.conf import settings  # noqa: E402
-
-from consumers.protocol.codes import Disconnect  # noqa: E402
-
-from . import wiring  # noqa: E402
-from .asgi import application  # noqa: E402
-from .daphne import DaphneServer  # noqa: E402
-from .env import Env  # noqa: E402
-from .frames import LaneSettings, PicowsLane  # noqa: E402
-from .front import FrontDoor, Layer  # noqa: E402
+from .daphne import DaphneServer, loop, running_reactor
+from .env import Env
+from .frames import Application, LaneSettings, PicowsLane
+from .front import FrontDoor, Layer
+from .peers import Origins, Proxies
 
 log = logging.getLogger(__name__)
 
+# How a connection begins that the front door gives to a layer of its own; everything else is Daphne's. The server
+# API will be the next line.
 WEBSOCKET = b"GET /connection/websocket"
 # What serving makes is mostly freed by reference counts; full collections of a large, stable heap only cost.
 GC_THRESHOLDS = (50_000, 20, 100)
-# After the drain the engine finishes what the writer has taken.
-ENGINE_STOP_SECONDS = 5.0
+# The protocol's code for "come back at once, to another process".
+SHUTDOWN = (3001, "shutdown")
 
 
-def serve(host: str, port: int) -> None:
-    """
-    Serve until SIGTERM or SIGINT.
+class Engine(Protocol):
+    """What lives as long as the process: ``consumers.engine.Engine``."""
 
-    Raises:
-        OSError: the address cannot be had.
-    """
-    from twisted.internet import reactor
-
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    # The reactor and the loop are one; started this way, both run until the task ends.
-    reactor.startRunning(installSignalHandlers=False)  # type: ignore[attr-defined]
-    try:
-        loop.run_until_complete(_run(settings.ROOST, host, port, stop))
-    finally:
-        reactor.fireSystemEvent("shutdown")  # type: ignore[attr-defined]
-        loop.close()
+    async def start(self) -> None: ...
+    async def stop(self) -> None: ...
 
 
-async def _run(env: Env, host: str, port: int, stop: asyncio.Event) -> None:
-    proxies = tuple(ip_network(network) for network in env.words(env.trusted_proxies))
-    daphne = DaphneServer(application, trusted_proxies=proxies)
-    daphne.start()
-    lane = PicowsLane(
-        application,
-        LaneSettings(
+class Web:
+    """One web process."""
+
+    def __init__(self, application: Application, engine: Engine, env: Env) -> None:
+        """
+        Raises:
+            ValueError: a setting does not make sense.
+        """
+        proxies = Proxies(env.words(env.trusted_proxies))
+        self._env = env
+        self._engine = engine
+        self._daphne = DaphneServer(application, proxies=proxies, max_message=env.max_frame_bytes)
+        self._settings = LaneSettings(
             max_message=env.max_frame_bytes,
             max_unsent=env.max_unsent_bytes,
             max_connections=env.max_connections,
-            allowed_origins=frozenset(env.words(env.allowed_origins)),
-            trusted_proxies=proxies,
-        ),
-    )
-    engine = wiring.engine()
-    await engine.start()
-    layers: dict[bytes, Layer] = {WEBSOCKET: _to(lane)} if env.socket_lane == "picows" else {}
-    door = FrontDoor(layers, daphne.adopt)
-    try:
-        door.listen(host, port)
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(*GC_THRESHOLDS)
-        log.info("listening on %s:%s", host, port)
-        await stop.wait()
-    finally:
-        door.close()
-        code = Disconnect.SHUTDOWN
-        await asyncio.gather(
-            lane.drain(env.drain_seconds, code.value, code.reason),
-            daphne.drain(env.drain_seconds, code.value, code.reason),
+            origins=Origins(env.words(env.allowed_origins)),
+            proxies=proxies,
         )
-        await engine.stop(ENGINE_STOP_SECONDS)
-        daphne.stop()
+        self._application = application
+
+    def serve(self, host: str, port: int, on_listening: Callable[[int], object]) -> None:
+        """
+        Serve until SIGTERM or SIGINT, then drain.
+
+        Raises:
+            CannotListen: the address cannot be had.
+        """
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        with running_reactor():
+            try:
+                loop.run_until_complete(self._run(host, port, stop, on_listening))
+            finally:
+                loop.run_until_complete(_end_tasks())
+
+    async def _run(self, host: str, port: int, stop: asyncio.Event, on_listening: Callable[[int], object]) -> None:
+        lane = PicowsLane(self._application, self._settings)
+        layers: dict[bytes, Layer] = {WEBSOCKET: lane.adopt} if self._env.socket_lane == "picows" else {}
+        door = FrontDoor(layers, self._daphne.adopt)
+        await self._engine.start()
+        try:
+            self._daphne.start()
+            on_listening(door.listen(host, port))
+            _calm_collector()
+            await stop.wait()
+            door.stop_listening()
+            await self._drain(lane)
+        finally:
+            door.close()
+            await self._engine.stop()
+
+    async def _drain(self, lane: PicowsLane) -> None:
+        log.info("draining: %d websockets in %g s", len(lane.connections), self._env.drain_seconds)
+        layers = (lane, self._daphne)
+        await asyncio.gather(*(layer.drain(self._env.drain_seconds, *SHUTDOWN) for layer in layers))
 
 
-def _to(lane: PicowsLane) -> Layer:
-    handing_over: set[asyncio.Task[object]] = set()
+def _calm_collector() -> None:
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
 
-    def hand_over(client: socket.socket) -> None:
-        task = loop.create_task(loop.connect_accepted_socket(lane.protocol, client))
-        handing_over.add(task)
-        task.add_done_callback(handing_over.discard)
 
-    return hand_over
+async def _end_tasks() -> None:
+    tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

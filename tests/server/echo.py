@@ -1,52 +1,104 @@
-"""A server of our picows lane with an echo application, run as a process: ``python -m tests.server.echo PORT [BYTES]``."""
+"""A web process with an echo application instead of ours, without any database: ``python -m tests.server.echo``.
+
+It is the real process: front door, picows lane, Daphne, drain. Settings come from the environment; the port that it
+listens on is printed.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import signal
-import sys
+import logging
 from typing import Any
-
-import uvloop
 
 from consumers.lane import EXTENSION
 from consumers.protocol.framing import binary_frame, text_frame
-from server.frames import LaneSettings, PicowsLane
-from server.front import FrontDoor
+from server.env import Env
+from server.web import Web
+
+# 64 KB in one frame.
+FLOOD = text_frame(b"x" * 65536)
 
 
 async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    """Echo through the extension; at ``/asgi`` through plain ASGI events; at ``/flood`` write without end."""
+    """Answer HTTP with what is known of the client; echo websockets as their query string says."""
+    if scope["type"] == "http":
+        return await _http(scope, receive, send)
+    query = scope["query_string"].decode()
+    lane = scope["extensions"][EXTENSION] if query != "asgi" and EXTENSION in scope.get("extensions", {}) else None
     await receive()
-    lane = scope["extensions"][EXTENSION]
-    if scope["query_string"] == b"asgi":
-        await send({"type": "websocket.accept"})
-        while (event := await receive())["type"] == "websocket.receive":
-            await send({**event, "type": "websocket.send"})
-        return
-    lane.attach(lambda payload, is_text: lane.write((text_frame if is_text else binary_frame)(payload)))
+    if query == "refuse":
+        return await send({"type": "websocket.close", "code": 3500, "reason": "invalid token"})
+    if query == "crash":
+        raise RuntimeError("as asked")
+    if lane is None:
+        await _plain(receive, send)
+    else:
+        await _attached(lane, query, scope, receive, send)
+
+
+async def _plain(receive: Any, send: Any) -> None:
     await send({"type": "websocket.accept"})
-    await receive()
+    while (event := await receive())["type"] == "websocket.receive":
+        if event.get("text") == "close":
+            await send({"type": "websocket.close", "code": 3500, "reason": "invalid token"})
+        await send({**event, "type": "websocket.send"})
+    print(f"disconnect {event['code']}", flush=True)
 
 
-async def main(port: int, max_message: int) -> None:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGTERM, stop.set)
-    lane = PicowsLane(application, LaneSettings(max_message=max_message, max_unsent=64 << 20))
-    tasks: set[asyncio.Task[Any]] = set()
+async def _attached(lane: Any, query: str, scope: dict[str, Any], receive: Any, send: Any) -> None:
+    def on_message(payload: bytes, is_text: bool) -> None:
+        match payload:
+            case b"close":
+                lane.close(3500, "invalid token")
+            case b"crash":
+                raise RuntimeError("as asked")
+            case b"pause":
+                lane.pause()
+                asyncio.get_running_loop().call_later(1, lane.resume)
+            case b"scope":
+                lane.write(text_frame(_told(scope)))
+            case b"flood":
+                for _ in range(64):
+                    lane.write(FLOOD)
+            case _:
+                lane.write((text_frame if is_text else binary_frame)(payload))
 
-    def hand_over(client: Any) -> None:
-        task = loop.create_task(loop.connect_accepted_socket(lane.protocol, client))
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
+    lane.attach(on_message)
+    if query == "late":
+        await asyncio.sleep(0.2)
+    await send({"type": "websocket.accept"})
+    event = await receive()
+    assert event["type"] == "websocket.disconnect", event
+    print(f"disconnect {event['code']}", flush=True)
 
-    door = FrontDoor({b"GET /": hand_over}, lambda client: client.close())
-    print(door.listen("127.0.0.1", port), flush=True)
-    await stop.wait()
-    door.close()
-    await lane.drain(2, 3001, "shutdown")
+
+async def _http(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    event = await receive()
+    if scope["path"] == "/slow":
+        await asyncio.sleep(1)
+    body = _told(scope) + event["body"]
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _told(scope: dict[str, Any]) -> bytes:
+    return f"{scope['scheme']} {scope['client'][0]} {scope.get('subprotocols', '')}".encode()
+
+
+class NoEngine:
+    """Says when it is started and stopped."""
+
+    async def start(self) -> None:
+        print("engine started", flush=True)
+
+    async def stop(self) -> None:
+        print("engine stopped", flush=True)
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.INFO)
+    Web(application, NoEngine(), Env(_env_file=None)).serve("127.0.0.1", 0, lambda port: print(port, flush=True))
 
 
 if __name__ == "__main__":
-    uvloop.run(main(int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 65536))
+    main()
