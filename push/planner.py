@@ -15,9 +15,11 @@ from datetime import timedelta
 from uuid import UUID
 
 import structlog
+from django.db import InterfaceError, OperationalError
 
 from models import threads
 from models.deliveries import DueNotification, NewDelivery, Recipient
+from models.errors import Unavailable
 from models.ids import new_id
 from models.operations import notifications as operations
 from models.queries import notifications as queries
@@ -63,7 +65,13 @@ class Planner:
             count_members_to=MEMBERS_PER_PAGE,
         )
         for group in _groups(claimed):
-            await self._plan(group)
+            try:
+                await self._plan(group)
+            except (OperationalError, InterfaceError, Unavailable):
+                raise
+            except Exception:
+                # It comes back when its lease ends; the groups after it must not wait for that.
+                log.exception("push.not_planned", notifications=[str(notification.id) for notification in group])
         return len(claimed)
 
     async def _plan(self, group: Sequence[DueNotification]) -> None:

@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from models import threads
 from models.conversation import Conversation, Member
-from models.deliveries import DueDelivery
+from models.deliveries import DueDelivery, NewDelivery
 from models.device import Device, Session
 from models.message import Message
 from models.notification import Delivery, Notification
@@ -572,6 +572,28 @@ def test_a_large_group_is_planned_page_by_page(
     assert set(in_large.values_list("device_id", flat=True)) == phones
     assert Delivery.objects.count() == 35 + 6 * 2 + 1
     assert not Notification.objects.filter(planned_at=None).exists()
+
+
+def test_a_plan_that_fails_holds_up_no_other(
+    scene: Scene, provider: MemoryProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planner, "MEMBERS_PER_PAGE", 2)
+    elsewhere = make_conversation(scene.ann, scene.bea)
+    write(elsewhere, scene.ann, "after it")
+    first = Notification.objects.get(message_id=scene.message.id)
+    add = operations.add_deliveries
+
+    def add_or_fail(new: Sequence[NewDelivery]) -> None:
+        if any(delivery.recipient.notification_id == first.id for delivery in new):
+            raise ValueError("cannot be planned")
+        add(new)
+
+    monkeypatch.setattr(operations, "add_deliveries", add_or_fail)
+    work(make_worker(provider), until=lambda: bool(provider.sent))
+
+    assert [push.body for push in provider.sent] == ["Ann: after it"]
+    first.refresh_from_db()
+    assert first.planned_at is None
 
 
 def test_results_wait_for_a_database_that_is_away(
