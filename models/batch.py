@@ -49,15 +49,19 @@ REFUSALS: dict[int, type[DomainError]] = {
 }
 
 # The tops are read from the rows that are locked already, so numbering needs no join with the update that raises them.
-# BETWEEN instead of = on member.user_id: only the index on both columns serves that well, whatever the statistics say;
-# the one on user_id alone would read all memberships of somebody who is in thousands.
+#
+# On tables that are empty, or were when they were last analysed, all indexes look alike, and the wrong one reads a
+# whole conversation, or all memberships of somebody, for each message. Hence look-ups that only the right one serves:
+# BETWEEN instead of = on member.user_id, rows compared and ordered as in the index on client_id, and the place of a
+# stream's row, which cannot move while this transaction holds it.
 APPEND = _one_line(f"""
 WITH draft AS MATERIALIZED (
   SELECT * FROM unnest(
     %b::uuid[], %b::uuid[], %b::uuid[], %b::text[], %b::text[], %b::text[], %b::text[], %b::text[], %b::uuid[])
   WITH ORDINALITY AS t (id, conversation_id, sender_id, client_id, kind, text, data, mentions, reply_to, n)),
 judged AS MATERIALIZED (
-  SELECT d.*, s.top, c.kind AS conversation_kind, f.id AS first_id, f.seq AS first_seq, f.created_at AS first_at,
+  SELECT d.*, s.top, s.ctid AS stream_row, c.kind AS conversation_kind,
+    f.id AS first_id, f.seq AS first_seq, f.created_at AS first_at,
     CASE
       WHEN m.user_id IS NULL OR s.id IS NULL THEN {ABSENT}
       WHEN f.id IS NOT NULL THEN {DUPLICATE}
@@ -66,9 +70,8 @@ judged AS MATERIALIZED (
           EXISTS (SELECT FROM messaging_block b WHERE b.blocker_id = c.direct_low AND b.blocked_id = c.direct_high)
           OR EXISTS (SELECT FROM messaging_block b WHERE b.blocker_id = c.direct_high AND b.blocked_id = c.direct_low)
         ) THEN {BLOCKED}
-      WHEN d.reply_to <> '{NO_ID}' AND NOT EXISTS (
-          SELECT FROM messaging_message r WHERE r.id = d.reply_to AND r.conversation_id = d.conversation_id
-        ) THEN {NO_TARGET}
+      WHEN d.reply_to <> '{NO_ID}' AND d.conversation_id IS DISTINCT FROM (
+          SELECT r.conversation_id FROM messaging_message r WHERE r.id = d.reply_to) THEN {NO_TARGET}
       ELSE {STORED}
     END AS verdict
   FROM draft d
@@ -76,8 +79,12 @@ judged AS MATERIALIZED (
   LEFT JOIN messaging_conversation c ON c.id = d.conversation_id
   LEFT JOIN messaging_member m
     ON m.conversation_id = d.conversation_id AND m.user_id BETWEEN d.sender_id AND d.sender_id
-  LEFT JOIN messaging_message f
-    ON f.conversation_id = d.conversation_id AND f.sender_id = d.sender_id AND f.client_id = d.client_id),
+  LEFT JOIN LATERAL (
+    SELECT f.id, f.seq, f.created_at FROM messaging_message f
+    WHERE f.conversation_id = d.conversation_id
+      AND (f.sender_id, f.client_id) >= (d.sender_id, d.client_id)
+      AND (f.sender_id, f.client_id) <= (d.sender_id, d.client_id)
+    ORDER BY f.sender_id, f.client_id LIMIT 1) f ON true),
 placed AS MATERIALIZED (
   SELECT j.*, row_number() OVER same AS place, top + row_number() OVER same AS seq,
     CASE WHEN mentions = '' THEN '{{}}'::uuid[] ELSE (
@@ -90,8 +97,7 @@ placed AS MATERIALIZED (
 accepted AS (SELECT * FROM placed WHERE verdict = {STORED}),
 raised AS (
   UPDATE messaging_stream s SET top = a.top, active_at = statement_timestamp(), xid = pg_current_xact_id()
-  FROM (SELECT conversation_id, max(seq) AS top FROM accepted GROUP BY conversation_id) a
-  WHERE s.id = a.conversation_id),
+  FROM (SELECT stream_row, max(seq) AS top FROM accepted GROUP BY stream_row) a WHERE s.ctid = a.stream_row),
 stored AS (
   INSERT INTO messaging_message
     (id, conversation_id, seq, kind, sender_id, client_id, text, data, mentions, reply_to, created_at)
@@ -103,12 +109,15 @@ published AS (
 outbox AS (
   INSERT INTO messaging_notification (id, conversation_id, message_id, seq, sender_id)
   SELECT id, conversation_id, id, seq, sender_id FROM accepted),
+hidden AS MATERIALIZED (
+  SELECT m.id FROM (
+    SELECT DISTINCT conversation_id FROM accepted WHERE conversation_kind = 'direct' ORDER BY conversation_id) a,
+  LATERAL (
+    SELECT m.id FROM messaging_member m WHERE m.conversation_id = a.conversation_id AND m.is_hidden
+    ORDER BY m.user_id FOR NO KEY UPDATE) m),
 shown AS (
-  UPDATE messaging_member SET is_hidden = false, xid = pg_current_xact_id() WHERE id IN (
-    SELECT m.id FROM messaging_member m
-    WHERE m.is_hidden AND m.conversation_id IN (
-      SELECT conversation_id FROM accepted WHERE conversation_kind = 'direct')
-    ORDER BY m.conversation_id, m.user_id FOR NO KEY UPDATE))
+  UPDATE messaging_member SET is_hidden = false, xid = pg_current_xact_id()
+  WHERE id = ANY (ARRAY(SELECT id FROM hidden)))
 SELECT n, verdict, seq, mentioned, first_id, first_seq, first_at, statement_timestamp() FROM placed""")
 
 
@@ -119,17 +128,17 @@ WITH draft AS MATERIALIZED (
   SELECT * FROM unnest(%b::uuid[], %b::uuid[], %b::bool[], %b::text[], %b::bytea[], %b::bytea[], %b::text[])
   WITH ORDINALITY AS t (id, stream_id, is_keyed, kind, data, info, tags, n)),
 judged AS MATERIALIZED (
-  SELECT d.*, s.top, CASE WHEN is_keyed THEN (
+  SELECT d.*, s.top, s.ctid AS stream_row, CASE WHEN is_keyed THEN (
     SELECT max(p."offset") FROM messaging_publication p
     WHERE p.stream_id = d.stream_id AND p."offset" > s.top - 1000 AND p.ref = d.id) END AS first_offset
-  FROM draft d JOIN messaging_stream s ON s.id = d.stream_id),
+  FROM draft d LEFT JOIN messaging_stream s ON s.id = d.stream_id),
 placed AS MATERIALIZED (
   SELECT *, coalesce(first_offset, top + row_number() OVER (
     PARTITION BY stream_id, first_offset IS NULL ORDER BY n)) AS "offset" FROM judged),
 accepted AS (SELECT * FROM placed WHERE first_offset IS NULL),
 raised AS (
   UPDATE messaging_stream s SET top = a.top, xid = pg_current_xact_id()
-  FROM (SELECT stream_id, max("offset") AS top FROM accepted GROUP BY stream_id) a WHERE s.id = a.stream_id),
+  FROM (SELECT stream_row, max("offset") AS top FROM accepted GROUP BY stream_row) a WHERE s.ctid = a.stream_row),
 published AS (
   INSERT INTO messaging_publication (stream_id, "offset", kind, data, info, tags, ref)
   SELECT stream_id, "offset", kind, data, nullif(info, ''), nullif(tags, '')::jsonb, id FROM accepted)

@@ -46,6 +46,8 @@ SETTINGS = {
     "enable_bitmapscan": "off",
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
+    "enable_material": "off",
+    "enable_sort": "off",
     "plan_cache_mode": "force_generic_plan",
 }
 DURABLE = ("fsync", "full_page_writes", "synchronous_commit")
