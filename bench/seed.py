@@ -17,7 +17,7 @@ from models.device import Device, Session
 from models.ids import new_id
 from models.stream import Stream
 from models.user import User
-from server.accounts import tokens
+from server import wiring
 
 
 def make(people: int, in_group: int) -> str:
@@ -31,11 +31,10 @@ def make(people: int, in_group: int) -> str:
             for user, device in zip(users, devices, strict=True)
         ]
     )
+    tokens = wiring.access_tokens()
     return json.dumps(
         {
-            "tokens": [
-                tokens.make_access_token(user_id=s.user_id, session_id=s.id, device_id=s.device_id) for s in sessions
-            ],
+            "tokens": [tokens.make(user=s.user_id, session=s.id, device=s.device_id) for s in sessions],
             "shared": str(_group(users[:in_group])),
             "own": [str(_group([user])) for user in users],
         }

@@ -15,7 +15,7 @@ from typing import Any, cast
 from channels.consumer import AsyncConsumer
 
 from .connection import Connection
-from .engine import Engine
+from .engine import Engine, obtain
 from .lane import EXTENSION, Lane
 from .protocol.codes import Disconnect
 
@@ -28,13 +28,11 @@ Send = Callable[[Event], Awaitable[None]]
 
 
 class RealtimeConsumer(AsyncConsumer):  # type: ignore[misc]
-    """Serves one websocket; ``engine`` is how it finds the engine of its process."""
-
-    engine: Callable[[], Awaitable[Engine]]
+    """Serves one websocket."""
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         await receive()
-        engine = await type(self).engine()
+        engine = await obtain()
         lane = scope.get("extensions", {}).get(EXTENSION)
         if lane is not None:
             await self._serve_frames(engine, cast(Lane, lane), receive, send)

@@ -1,10 +1,15 @@
-"""All that the sockets of a process share: writer, receipts, hub, relay, and the handlers of connections."""
+"""
+All that the sockets of a process share: writer, receipts, hub, relay, and the handlers of connections.
+
+``manage.py serve`` builds and starts it; under another ASGI server the first websocket does. ``current`` finds it.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
 from typing import Any, Protocol
+from weakref import WeakKeyDictionary
 
 from models import streams, threads
 from models.events import Publication
@@ -28,11 +33,50 @@ class LiveDevices(Devices, Protocol):
     async def stop(self) -> None: ...
 
 
+# What the writer has taken is stored within this time after the sockets are closed.
+STOP_SECONDS = 5.0
+
+_engines: WeakKeyDictionary[asyncio.AbstractEventLoop, Engine] = WeakKeyDictionary()
+_starting: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Task[Engine]] = WeakKeyDictionary()
+_build: Callable[[], Engine] | None = None
+
+
+def build_with(build: Callable[[], Engine]) -> None:
+    """Say how an engine is made where nobody has started one; ``server.wiring`` does."""
+    global _build
+    _build = build
+
+
+def current() -> Engine:
+    """Return the running engine of this event loop."""
+    return _engines[asyncio.get_running_loop()]
+
+
+async def obtain() -> Engine:
+    """Return the running engine of this event loop, started by whoever asks first."""
+    loop = asyncio.get_running_loop()
+    engine = _engines.get(loop)
+    if engine is not None:
+        return engine
+    starting = _starting.get(loop)
+    if starting is None or starting.done():
+        starting = _starting[loop] = loop.create_task(_start())
+    # Whoever gives up waiting must not take it from the others.
+    return await asyncio.shield(starting)
+
+
+async def _start() -> Engine:
+    assert _build is not None, "nobody has said how an engine is built: see server.wiring"
+    engine = _build()
+    await engine.start()
+    return engine
+
+
 class Engine:
     """
-    One per process, made in its event loop.
+    One per process, started in its event loop.
 
-    ``on_commit`` is called after each commit that may have to wake phones.
+    ``on_commit`` is called after each commit that may have to wake phones, ``make_devices`` once at the start.
     """
 
     def __init__(
@@ -40,39 +84,19 @@ class Engine:
         *,
         dsn: str,
         tokens: AccessTokens,
-        devices: LiveDevices,
+        make_devices: Callable[[], LiveDevices],
         make_layer: Callable[[], Any],
         pace: Pace,
         on_commit: Callable[[], None],
         require_durable: bool,
     ) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._pace = pace
-        self._devices = devices
-        self._on_commit = on_commit
         self.tokens = tokens
-        self.receipts = ReceiptBatcher()
-        self.hub = Hub(self._loop.call_soon, self._loop.time)
-        self._subscriptions = Subscriptions(self.hub, threads.run)
-        self.relay = Relay(
-            self.hub,
-            make_layer=make_layer,
-            gaps=lambda ranges: threads.run(stream_queries.gaps, ranges),
-            unseen=lambda snapshot, tops: threads.run(stream_queries.unseen, snapshot, tops),
-            lost=self._subscriptions.lost,
-            promote=self._subscriptions.promote,
-        )
-        self._subscriptions.relay = self.relay
-        self.writer = Writer(dsn, on_committed=self._committed, require_durable=require_durable)
-        self._commands = Commands(
-            writer=self.writer,
-            receipts=self.receipts,
-            subscriptions=self._subscriptions,
-            tokens=tokens,
-            devices=devices,
-            run=threads.run,
-            ping_seconds=int(pace.ping),
-        )
+        self._dsn = dsn
+        self._pace = pace
+        self._make_devices = make_devices
+        self._make_layer = make_layer
+        self._on_commit = on_commit
+        self._require_durable = require_durable
 
     async def start(self) -> None:
         """
@@ -81,14 +105,32 @@ class Engine:
         Raises:
             UnsafeDatabase: PostgreSQL would acknowledge what a crash can lose.
         """
+        self._loop = asyncio.get_running_loop()
         self._timers = Timers()
+        self._devices = self._make_devices()
+        self.receipts = ReceiptBatcher()
+        self.hub = Hub(self._loop.call_soon, self._loop.time)
+        self._subscriptions = Subscriptions(self.hub, threads.run)
+        self.relay = self._subscriptions.relay = self._make_relay()
+        self.writer = Writer(self._dsn, on_committed=self._committed, require_durable=self._require_durable)
+        self._commands = Commands(
+            writer=self.writer,
+            receipts=self.receipts,
+            subscriptions=self._subscriptions,
+            tokens=self.tokens,
+            devices=self._devices,
+            run=threads.run,
+            ping_seconds=int(self._pace.ping),
+        )
         await self.writer.start()
         await self.relay.start()
         self._devices.start()
         self._hear_no_more = streams.on_publish(self._published_by_a_thread)
+        _engines[self._loop] = self
 
-    async def stop(self, seconds: float) -> None:
+    async def stop(self, seconds: float = STOP_SECONDS) -> None:
         """Store what was taken, for at most ``seconds``, and end everything."""
+        _engines.pop(self._loop, None)
         self._hear_no_more()
         await self.writer.stop(seconds)
         await self.receipts.stop()
@@ -97,6 +139,16 @@ class Engine:
         await self.relay.stop()
         await self._devices.stop()
         self._timers.stop()
+
+    def _make_relay(self) -> Relay:
+        return Relay(
+            self.hub,
+            make_layer=self._make_layer,
+            gaps=lambda ranges: threads.run(stream_queries.gaps, ranges),
+            unseen=lambda snapshot, tops: threads.run(stream_queries.unseen, snapshot, tops),
+            lost=self._subscriptions.lost,
+            promote=self._subscriptions.promote,
+        )
 
     def connection(self, wire: Wire) -> Connection:
         """Make the client of a new socket."""
