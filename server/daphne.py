@@ -25,7 +25,7 @@ asyncio.set_event_loop(loop)
 
 from twisted.internet import asyncioreactor  # noqa: E402
 
-asyncioreactor.install(loop)
+asyncioreactor.install(loop)  # type: ignore[no-untyped-call]
 
 from daphne.http_protocol import HTTPFactory  # noqa: E402
 from daphne.server import Server  # noqa: E402
@@ -145,7 +145,7 @@ class DaphneServer(Server):  # type: ignore[misc]
 @contextmanager
 def running_reactor() -> Iterator[None]:
     """Run Twisted's reactor for as long as the caller runs the loop."""
-    observer = STDLibLogObserver("twisted")
+    observer: Any = STDLibLogObserver("twisted")
     logging.getLogger("twisted").setLevel(logging.WARNING)
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False, discardBuffer=True)
     reactor.startRunning(installSignalHandlers=False)

@@ -26,7 +26,7 @@ from picows import (
     WSUpgradeResponse,
     WSUpgradeResponseWithListener,
 )
-from picows.picows import WSProtocol
+from picows.picows import WSProtocol  # type: ignore[attr-defined]
 
 from consumers.lane import EXTENSION, OnMessage
 from consumers.protocol.framing import binary_frame, text_frame
@@ -217,13 +217,13 @@ class Handshake:
 
     # --- a logger, for picows
 
-    def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - logging's name
+    def isEnabledFor(self, level: int) -> bool:  # logging's name
         return False
 
     def debug(self, message: str, *args: object) -> None:
         """What picows tells of its working is of no use here."""
 
-    log = info = warning = debug  # type: ignore[assignment]
+    log = info = warning = debug
 
     def error(self, message: str, *args: object) -> None:
         """Hear that picows is closing the connection because of what the client sent."""
@@ -236,7 +236,7 @@ class Handshake:
         self.error(message)
 
 
-class Socket(WSListener):  # type: ignore[misc]
+class Socket(WSListener):
     """
     One websocket. For the application it is an ASGI connection and the extension ``roost.frames``.
 

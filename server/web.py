@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 WEBSOCKET = b"GET /connection/websocket"
 # What serving makes is mostly freed by reference counts; full collections of a large, stable heap only cost.
 GC_THRESHOLDS = (50_000, 20, 100)
+# After the drain: what the writer has taken is committed.
+ENGINE_STOP_SECONDS = 5.0
 # The protocol's code for "come back at once, to another process".
 SHUTDOWN = (3001, "shutdown")
 
@@ -34,11 +36,11 @@ class Engine(Protocol):
     """What lives as long as the process: ``consumers.engine.Engine``."""
 
     async def start(self) -> None: ...
-    async def stop(self) -> None: ...
+    async def stop(self, seconds: float) -> None: ...
 
 
 class Web:
-    """One web process."""
+    """One web process, around an ASGI application and the engine that lives as long as it."""
 
     def __init__(self, application: Application, engine: Engine, env: Env) -> None:
         """
@@ -88,7 +90,7 @@ class Web:
             await self._drain(lane)
         finally:
             door.close()
-            await self._engine.stop()
+            await self._engine.stop(ENGINE_STOP_SECONDS)
 
     async def _drain(self, lane: PicowsLane) -> None:
         log.info("draining: %d websockets in %g s", len(lane.connections), self._env.drain_seconds)

@@ -91,13 +91,14 @@ class NoEngine:
     async def start(self) -> None:
         print("engine started", flush=True)
 
-    async def stop(self) -> None:
+    async def stop(self, seconds: float) -> None:
         print("engine stopped", flush=True)
 
 
 def main() -> None:
     logging.basicConfig(level=logging.INFO)
-    Web(application, NoEngine(), Env(_env_file=None)).serve("127.0.0.1", 0, lambda port: print(port, flush=True))
+    web = Web(application, NoEngine(), Env(_env_file=None))
+    web.serve("127.0.0.1", 0, lambda port: print(port, flush=True))
 
 
 if __name__ == "__main__":

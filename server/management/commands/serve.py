@@ -32,6 +32,7 @@ class Command(BaseCommand):
         logs.configure(level=env.log_level, as_json=env.is_production)
         # The first import makes the event loop, which everything else then finds.
         from server.web import Web  # isort: skip
+        from models.writer_connection import UnsafeDatabase
         from server import wiring
         from server.asgi import application
         from server.front import CannotListen
@@ -43,6 +44,6 @@ class Command(BaseCommand):
             raise CommandError(f"ROOST_TRUSTED_PROXIES is not a list of networks: {error}.") from None
         try:
             web.serve(host, port, lambda port: log.info("web.listening", host=host, port=port, lane=lane))
-        except CannotListen as error:
+        except (CannotListen, UnsafeDatabase) as error:
             raise CommandError(str(error)) from None
         log.info("web.stopped")
