@@ -36,6 +36,7 @@ class Doorbell:
         )
         self._rings: set[asyncio.Task[None]] = set()
         self._is_scheduled = False
+        self._is_heard = True
         self._listening: asyncio.Task[None] | None = None
 
     def ring(self) -> None:
@@ -72,13 +73,20 @@ class Doorbell:
             try:
                 await self._hear(wake)
             except (RedisError, OSError) as error:
-                log.info("doorbell.silent", error=type(error).__name__)
+                self._say(is_heard=False, error=type(error).__name__)
                 await asyncio.sleep(RETRY_SECONDS)
 
     async def _hear(self, wake: Callable[[], None]) -> None:
         async with self._redis.pubsub() as subscription:
             await subscription.subscribe(CHANNEL)
+            self._say(is_heard=True)
             while True:
                 message: Any = await subscription.get_message(ignore_subscribe_messages=True, timeout=LISTEN_SECONDS)
                 if message is not None:
                     wake()
+
+    def _say(self, *, is_heard: bool, **facts: str) -> None:
+        # Once per change: an outage lasts for many tries.
+        if is_heard != self._is_heard:
+            self._is_heard = is_heard
+            log.info("doorbell.heard" if is_heard else "doorbell.silent", **facts)

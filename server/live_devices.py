@@ -84,7 +84,7 @@ class LiveDevices:
                 live.update(device_id for device_id, value in zip(part, values, strict=True) if value is not None)
             return live
         except (RedisError, OSError) as error:
-            log.info("live_devices.unknown", error=type(error).__name__)
+            log.debug("live_devices.unknown", error=type(error).__name__)
             return None
 
     def _tell(self, device_id: UUID) -> None:
