@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from functools import cache, partial
-from typing import ParamSpec, TypeVar
+from threading import Lock
+from typing import Any, ParamSpec, TypeVar
 
 from django.conf import settings
 from django.db import close_old_connections
@@ -46,17 +47,21 @@ class _Pool:
     def __init__(self, threads: int) -> None:
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="domain")
         self._bound = threads * (1 + _WAITING_PER_THREAD)
+        self._lock = Lock()
         self._open = 0
 
     async def call(self, function: Callable[[], Value]) -> Value:
-        if self._open >= self._bound:
-            raise TooBusy
-        self._open += 1
-        try:
-            context = copy_context()
-            future = asyncio.get_running_loop().run_in_executor(self._executor, context.run, _connected, function)
-            return await future
-        finally:
+        with self._lock:
+            if self._open >= self._bound:
+                raise TooBusy
+            self._open += 1
+        future = self._executor.submit(copy_context().run, _connected, function)
+        # By the future and not by whoever awaits: one who gives up leaves a thread that is busy nevertheless.
+        future.add_done_callback(self._close)
+        return await asyncio.wrap_future(future)
+
+    def _close(self, future: Future[Any]) -> None:
+        with self._lock:
             self._open -= 1
 
 

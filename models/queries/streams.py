@@ -38,13 +38,13 @@ class Recovered(NamedTuple):
 
 
 class Membership(NamedTuple):
-    """A conversation that a connection may hear, as it was in the snapshot of its connect."""
+    """A conversation that a connection may hear, above ``floor``, as it was in the snapshot of its connect."""
 
     conversation: UUID
     channel: str
     kind: str
     role: str
-    joined_seq: int
+    floor: int
     position: Position
 
 
@@ -158,26 +158,26 @@ def unseen(snapshot: str | None, tops: Mapping[str, int] | None = None) -> tuple
 
     Transactions commit in another order than they begin, so neither the newest id nor the newest time can tell what one
     has seen; a snapshot can: what began after it, and what was running then. Without an earlier one there is nothing
-    unseen. With ``tops``, only publications above the given offsets of the given channels are read, which spares
-    rendering what arrived by the ordinary way.
+    unseen. With ``tops``, only what is above the given offsets of the given channels is read: nearly everything has
+    arrived by the ordinary way, and is neither fetched nor rendered again.
     """
     if snapshot is None:
         return [], _value("SELECT pg_current_snapshot()::text")
-    known: str = ""
-    parameters: list[Any] = [snapshot, snapshot]
-    if tops is not None:
-        known = 'JOIN unnest(%s::uuid[], %s::bigint[]) AS k (id, top) ON k.id = p.stream_id AND p."offset" > k.top'
-        parameters = [[channels.stream_id(name) for name in tops], list(tops.values()), *parameters]
     # The snapshot comes with the rows, in one statement, so that nothing falls between the two.
     rows = _rows(
-        f"""SELECT pg_current_snapshot()::text, found.* FROM (VALUES (1)) AS always LEFT JOIN (
-          SELECT {_COLUMNS} FROM {_TABLES} {known}
+        """SELECT pg_current_snapshot()::text, found.* FROM (VALUES (1)) AS always LEFT JOIN (
+          SELECT s.channel, min(p."offset") - 1, max(p."offset")
+          FROM messaging_publication p JOIN messaging_stream s ON s.id = p.stream_id
           WHERE p.xid >= pg_snapshot_xmax(%s::pg_snapshot)
             OR p.xid = ANY(ARRAY(SELECT pg_snapshot_xip(%s::pg_snapshot)))
-        ) AS found ON true ORDER BY found.channel, found."offset" """,
-        parameters,
+          GROUP BY s.channel
+        ) AS found ON true""",
+        [snapshot, snapshot],
     )
-    return [_publication(row[1:]) for row in rows if row[1] is not None], rows[0][0]
+    ranges = [(channel, after, upto) for _, channel, after, upto in rows if channel is not None]
+    if tops is not None:
+        ranges = [(channel, tops[channel], upto) for channel, _, upto in ranges if tops.get(channel, upto) < upto]
+    return list(_between(ranges)), rows[0][0]
 
 
 def connect_snapshot(
@@ -196,11 +196,12 @@ def connect_snapshot(
     if limit_channels is None:
         limit_channels = limits.MAX_SUBSCRIBED_CONVERSATIONS if requested else limits.INITIAL_SUBSCRIBED_CONVERSATIONS
     rows = _rows(
-        f"""(SELECT s.id, s.channel, NULL AS kind, NULL AS role, 0 AS joined_seq, {streams.WIRE_EPOCH} AS epoch, s.top,
+        f"""(SELECT s.id, s.channel, NULL AS kind, NULL AS role, 0 AS floor, {streams.WIRE_EPOCH} AS epoch, s.top,
                false AS is_requested, s.active_at
              FROM messaging_stream s WHERE s.id = %s)
         UNION ALL
-        (SELECT s.id, s.channel, c.kind, m.role, m.joined_seq, {streams.WIRE_EPOCH}, s.top,
+        (SELECT s.id, s.channel, c.kind, m.role, CASE WHEN c.shows_history_to_new_members THEN 0 ELSE m.joined_seq END,
+           {streams.WIRE_EPOCH}, s.top,
            s.id = ANY(%s::uuid[]) AS is_requested, s.active_at
          FROM messaging_member m
          JOIN messaging_conversation c ON c.id = m.conversation_id AND c.kind <> 'feed'
@@ -222,7 +223,7 @@ def connect_snapshot(
         is_cut=len(known) > limits.MAX_KNOWN_CONVERSATIONS,
         recovered=recover(
             [(name, *requested[name]) for name in tops if name in requested],
-            floors={m.channel: m.joined_seq for m in chosen},
+            floors={m.channel: m.floor for m in chosen},
             tops=tops,
         )
         if requested
@@ -347,8 +348,8 @@ def _whole(found: list[Publication], after: int | None, top: int) -> list[Public
 
 
 def _membership(row: Row) -> Membership:
-    id, channel, kind, role, joined_seq, epoch, top = row[:7]
-    return Membership(id, channel, kind, role, joined_seq, Position(epoch, top))
+    id, channel, kind, role, floor, epoch, top = row[:7]
+    return Membership(id, channel, kind, role, floor, Position(epoch, top))
 
 
 def _conversation_ids(names: Iterable[str]) -> list[UUID]:

@@ -53,6 +53,31 @@ async def test_a_full_queue_refuses() -> None:
     assert await threads.run(int) == 0
 
 
+@pytest.mark.usefixtures("small_pool")
+async def test_one_who_gives_up_makes_no_room_while_the_thread_is_busy() -> None:
+    release, has_begun = threading.Event(), threading.Event()
+
+    def work() -> None:
+        has_begun.set()
+        release.wait()
+
+    waiting = [asyncio.create_task(threads.run(work)) for _ in range(2)]
+    while not has_begun.is_set():
+        await asyncio.sleep(0)
+    for task in waiting:
+        task.cancel()
+    await asyncio.wait(waiting)
+
+    # The call that ran still runs; the one behind it was taken back.
+    next_in_line = asyncio.create_task(threads.run(int))
+    await asyncio.sleep(0)
+    with pytest.raises(threads.TooBusy):
+        await threads.run(int)
+
+    release.set()
+    assert await next_in_line == 0
+
+
 @pytest.mark.django_db(transaction=True)
 async def test_no_thread_keeps_a_connection() -> None:
     def ask() -> None:

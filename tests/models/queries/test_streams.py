@@ -293,6 +293,10 @@ def test_connection_does_not_recover_what_was_before_ones_joining(conversation: 
     assert below.recovered[conversation.channel].publications is None
     assert texts(at.recovered[conversation.channel].publications) == ["c", "d"]
 
+    Conversation.objects.update(shows_history_to_new_members=True)
+    open_one = connect_snapshot(sender, {conversation.channel: (1, "")})
+    assert texts(open_one.recovered[conversation.channel].publications) == ["b", "c", "d"]
+
 
 def test_connection_does_not_recover_what_came_after_its_snapshot(
     conversation: Conversation, sender: UUID, monkeypatch: pytest.MonkeyPatch
