@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from threading import Event
 
 import pytest
 from django.db import connection
@@ -38,21 +40,42 @@ async def test_without_its_database_it_is_not_ready(async_client: AsyncClient, m
     def gone() -> bool:
         raise ConnectionError("gone")
 
-    monkeypatch.setattr(health, "_is_migrated", gone)
+    monkeypatch.setattr(health, "_can_select", gone)
 
     answer = await async_client.get("/health/ready")
 
     assert answer.status_code == 503
-    assert json.loads(answer.content)["checks"] == {"database": "failed", "migrations": "failed", "redis": "ok"}
+    assert json.loads(answer.content)["checks"]["database"] == "failed"
 
 
 @pytest.mark.django_db
 def test_a_missing_migration_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "_migrated", False)
+    monkeypatch.setattr(health, "_is_migrated", False)
     with connection.cursor() as cursor:
         cursor.execute("DELETE FROM django_migrations WHERE app = 'messaging'")
 
-    assert health._is_migrated() is False
+    assert health._has_all_migrations() is False
+
+
+async def test_a_database_that_hangs_takes_one_thread_however_often_it_is_asked(
+    async_client: AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entered, release = Counter[str](), Event()
+
+    def hang() -> bool:
+        entered["database"] += 1
+        return release.wait(30)
+
+    monkeypatch.setattr(health, "CHECK_SECONDS", 0.1)
+    monkeypatch.setattr(health, "_can_select", hang)
+
+    try:
+        answers = [await async_client.get("/health/ready") for _ in range(3)]
+    finally:
+        release.set()
+
+    assert [answer.status_code for answer in answers] == [503, 503, 503]
+    assert entered == {"database": 1}
 
 
 @pytest.mark.parametrize("path", ["/health/live", "/health/ready"])
