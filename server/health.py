@@ -43,24 +43,6 @@ def middleware(get_response: Callable[[HttpRequest], Any]) -> Callable[[HttpRequ
     return answer_async
 
 
-@sync_and_async_middleware
-def middleware(get_response: Callable[[HttpRequest], Any]) -> Callable[[HttpRequest], Any]:
-    """Answer health checks, pass on all else."""
-    if not iscoroutinefunction(get_response):
-
-        def answer(request: HttpRequest) -> HttpResponseBase:
-            check = CHECKS.get(request.path)
-            return async_to_sync(check)(request) if check else get_response(request)
-
-        return answer
-
-    async def answer_async(request: HttpRequest) -> HttpResponseBase:
-        check = CHECKS.get(request.path)
-        return await (check or get_response)(request)
-
-    return answer_async
-
-
 async def live(request: HttpRequest) -> JsonResponse:
     """The event loop turns."""
     return JsonResponse({"status": "ok"})
@@ -76,12 +58,6 @@ async def ready(request: HttpRequest) -> JsonResponse:
         {"status": status, "checks": {name: "ok" if ok else "failed" for name, ok in checks.items()}},
         status=200 if is_ready else 503,
     )
-
-
-CHECKS: dict[str, Callable[[HttpRequest], Awaitable[JsonResponse]]] = {
-    "/health/live": live,
-    "/health/ready": ready,
-}
 
 
 CHECKS: dict[str, Callable[[HttpRequest], Awaitable[JsonResponse]]] = {
