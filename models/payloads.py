@@ -11,6 +11,8 @@ import msgspec
 from .events import Event
 
 if TYPE_CHECKING:
+    from .conversation import Conversation, Member
+    from .device import Device, Session
     from .message import Message
     from .user import User
 
@@ -72,6 +74,118 @@ class MessagePage(msgspec.Struct, kw_only=True):
     has_more: bool
 
 
+class ConversationPage(msgspec.Struct, kw_only=True):
+    """Part of a user's conversations; ``total_unread`` is of all that are not muted."""
+
+    conversations: list[ConversationPayload]
+    next_cursor: str | None
+    total_unread: int
+
+
+class MePayload(msgspec.Struct, kw_only=True):
+    """A user as they see themselves."""
+
+    id: UUID
+    name: str
+    email: str | None
+    external_id: str | None
+    data: Any
+    created_at: datetime
+
+
+class UserPage(msgspec.Struct, kw_only=True):
+    users: list[UserPayload]
+
+
+class MemberPayload(msgspec.Struct, kw_only=True):
+    """Somebody in a conversation."""
+
+    user: UserPayload
+    role: str
+    joined_at: datetime
+    read_seq: int
+    delivered_seq: int
+
+
+class MemberPage(msgspec.Struct, kw_only=True):
+    members: list[MemberPayload]
+    next_cursor: str | None
+
+
+class FeedPayload(msgspec.Struct, kw_only=True):
+    """A feed as anyone sees it."""
+
+    id: UUID
+    title: str
+    data: Any
+    channel: str
+    followers: int
+    is_followed: bool
+    created_at: datetime
+
+
+class FeedPage(msgspec.Struct, kw_only=True):
+    feeds: list[FeedPayload]
+    next_cursor: str | None
+
+
+class DevicePayload(msgspec.Struct, kw_only=True):
+    """An installed app; of its push target only whether it has one."""
+
+    id: UUID
+    platform: str
+    name: str
+    push_provider: str
+    target_kind: str
+    has_target: bool
+    locale: str
+    app_version: str
+    created_at: datetime
+    last_seen_at: datetime
+
+
+class DevicePage(msgspec.Struct, kw_only=True):
+    devices: list[DevicePayload]
+
+
+class SessionPayload(msgspec.Struct, kw_only=True):
+    """One log-in."""
+
+    id: UUID
+    device: DevicePayload
+    created_at: datetime
+    expires_at: datetime
+    is_current: bool
+
+
+class SessionPage(msgspec.Struct, kw_only=True):
+    sessions: list[SessionPayload]
+
+
+class SyncedEvent(msgspec.Struct, kw_only=True):
+    """One publication that was missed; ``data`` is what the websocket would have brought."""
+
+    channel: str
+    offset: int
+    data: msgspec.Raw
+
+
+class SyncPage(msgspec.Struct, kw_only=True):
+    """
+    What changed since a cursor.
+
+    With ``reset`` the cursor was too old, of another epoch, or missing: load everything afresh, then go on from
+    ``cursor``.
+    ``conversations`` are those whose own state (cursors, settings, title, newest message) changed, as they are now.
+    """
+
+    events: list[SyncedEvent]
+    conversations: list[ConversationPayload]
+    cursor: str
+    has_more: bool
+    reset: bool = False
+
+
 class MessageEvent(Event, frozen=True, kw_only=True):
     """Something about a message, as it is now: kept as a reference to its row, never as a copy."""
 
@@ -117,6 +231,69 @@ def user(row: User) -> UserPayload:
 def deleted_user(user_id: UUID) -> UserPayload:
     """Show somebody who deleted the account, or never had one, where only the id is left."""
     return UserPayload(id=user_id, name="Deleted user", deleted=True)
+
+
+def me(row: User) -> MePayload:
+    """Show a user to themselves."""
+    return MePayload(
+        id=row.id,
+        name=row.name,
+        email=row.email,
+        external_id=row.external_id,
+        data=row.data,
+        created_at=row.created_at,
+    )
+
+
+def member(row: Member) -> MemberPayload:
+    """Show somebody in a conversation; the row comes with its user."""
+    return MemberPayload(
+        user=user(row.user),
+        role=row.role,
+        joined_at=row.joined_at,
+        read_seq=row.read_seq,
+        delivered_seq=row.delivered_seq,
+    )
+
+
+def feed(row: Conversation, *, is_followed: bool) -> FeedPayload:
+    """Show a feed to anyone."""
+    return FeedPayload(
+        id=row.id,
+        title=row.title,
+        data=row.data,
+        channel=row.channel,
+        followers=row.member_count,
+        is_followed=is_followed,
+        created_at=row.created_at,
+    )
+
+
+def device(row: Device) -> DevicePayload:
+    """Show a device to its user."""
+    return DevicePayload(
+        id=row.id,
+        platform=row.platform,
+        name=row.name,
+        push_provider=row.push_provider,
+        target_kind=row.target_kind,
+        has_target=bool(row.target),
+        locale=row.locale,
+        app_version=row.app_version,
+        created_at=row.created_at,
+        last_seen_at=row.last_seen_at,
+    )
+
+
+def session(row: Session, *, is_current: bool) -> SessionPayload:
+    """Show a session to its user; the row comes with its device."""
+    return SessionPayload(
+        id=row.id,
+        device=device(row.device),
+        created_at=row.created_at,
+        expires_at=row.expires_at,
+        is_current=is_current,
+    )
 
 
 def about_message(kind: str, message_json: bytes) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any, ClassVar
+from uuid import UUID
 
 from django.contrib.auth.models import (
     AbstractBaseUser,
@@ -82,3 +83,8 @@ class Block(models.Model):
 
     def __str__(self) -> str:
         return f"{self.blocker_id} blocks {self.blocked_id}"
+
+    @classmethod
+    def between(cls, one: UUID, other: UUID) -> models.QuerySet[Block]:
+        """The blocks between two people, whoever made them."""
+        return cls.objects.filter(Q(blocker=one, blocked=other) | Q(blocker=other, blocked=one))

@@ -140,11 +140,11 @@ def history(
         after, upto = max(floor_offset, since or 0), position.top
     order = "DESC" if reverse else "ASC"
     rows = _rows(
-        f"""SELECT {_COLUMNS} FROM {_TABLES}
+        f"""SELECT {COLUMNS} FROM {_TABLES}
         WHERE p.stream_id = %s AND p."offset" > %s AND p."offset" <= %s ORDER BY p."offset" {order} LIMIT %s""",
         [channels.stream_id(name), after, upto, page],
     )
-    return [_publication(row) for row in rows], position
+    return [publication(row) for row in rows], position
 
 
 def gaps(ranges: Sequence[tuple[str, int, int]]) -> list[Publication]:
@@ -233,7 +233,7 @@ def connect_snapshot(
 
 # --- rows
 
-_COLUMNS = f"""s.channel, {streams.WIRE_EPOCH} AS epoch, p."offset", p.kind, p.data, p.subject, p.ref, p.info,
+COLUMNS = f"""s.channel, {streams.WIRE_EPOCH} AS epoch, p."offset", p.kind, p.data, p.subject, p.ref, p.info,
   p.tags::text AS tags, p.message_id, p.created_at AS published_at, p.stream_id, m.id, m.conversation_id, m.seq,
   m.kind AS message_kind, m.sender_id, m.client_id, m.text, m.data::text AS message_data, m.mentions, m.reply_to,
   m.created_at, m.edited_at, m.deleted_at"""
@@ -260,7 +260,7 @@ def _between(
     names, after, upto = zip(*ranges, strict=True)
     rows = _rows(
         f"""SELECT * FROM (
-          SELECT {_COLUMNS}, r.n, sum(
+          SELECT {COLUMNS}, r.n, sum(
               200 + coalesce(octet_length(p.data), 0) + coalesce(octet_length(m.text), 0)
               + coalesce(octet_length(m.data::text), 0)
             ) OVER (ORDER BY r.n, p."offset" ROWS UNBOUNDED PRECEDING) AS bytes
@@ -271,10 +271,10 @@ def _between(
         ) AS found WHERE %s::bigint IS NULL OR bytes <= %s ORDER BY n, "offset" LIMIT %s""",
         [[channels.stream_id(name) for name in names], list(after), list(upto), max_bytes, max_bytes, limit],
     )
-    yield from map(_publication, rows)
+    yield from map(publication, rows)
 
 
-def _publication(row: Row) -> Publication:
+def publication(row: Row) -> Publication:
     channel, epoch, offset, kind, data, subject, ref, info, tags, message_id = row[:10]
     return Publication(
         channel=channel,

@@ -1,0 +1,103 @@
+"""Installed apps: what they are, and where their pushes go."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from django.db import transaction
+from django.db.models.functions import Now
+
+from .. import drafts, payloads
+from ..conversation import DeviceReceipt
+from ..device import Device
+from ..errors import DeviceNotFound, InvalidInput
+from . import sessions
+
+MAX_TARGET_CHARACTERS = 4096
+MAX_WORD_CHARACTERS = 100
+
+
+@transaction.atomic
+def register(
+    *,
+    actor: UUID,
+    device_id: UUID,
+    platform: str | None = None,
+    push_provider: str | None = None,
+    target_kind: str | None = None,
+    target: str | None = None,
+    locale: str | None = None,
+    app_version: str | None = None,
+    name: str | None = None,
+) -> payloads.DevicePayload:
+    """
+    Say what the device one is logged in with is, and where its pushes go; what is not given stays.
+
+    A push target belongs to one device of one user: if another has it, that phone has changed hands, and it is taken
+    over.
+
+    Raises:
+        DeviceNotFound: it does not exist, or is somebody else's.
+        InvalidInput: there is no such platform or kind of target, or something is too long.
+    """
+    device = Device.objects.select_for_update(of=("self",)).filter(id=device_id, user=actor).first()
+    if device is None:
+        raise DeviceNotFound
+    given = {
+        "platform": _choice(platform, Device.Platform.values),
+        "push_provider": _word(push_provider),
+        "target_kind": _choice(target_kind, Device.TargetKind.values),
+        "target": _word(target, MAX_TARGET_CHARACTERS),
+        "locale": _word(locale, 35),
+        "app_version": _word(app_version, 50),
+        "name": _word(name),
+    }
+    was = (device.push_provider, device.target_kind, device.target)
+    for field, value in given.items():
+        if value is not None:
+            setattr(device, field, value)
+    is_now = (device.push_provider, device.target_kind, device.target)
+    if is_now != was:
+        device.target_updated_at = Now()
+        _take_over(device)
+    device.last_seen_at = Now()
+    device.save()
+    device.refresh_from_db()
+    return payloads.device(device)
+
+
+@transaction.atomic
+def remove(*, actor: UUID, device_id: UUID) -> None:
+    """
+    Log a device out and forget it, with its push target.
+
+    Raises:
+        DeviceNotFound: it does not exist, or is somebody else's.
+    """
+    device = Device.objects.select_related("session").filter(id=device_id, user=actor).first()
+    if device is None:
+        raise DeviceNotFound
+    session = getattr(device, "session", None)
+    if session is not None:
+        sessions.revoke_session(actor=actor, session_id=session.id)
+    DeviceReceipt.objects.filter(device=device).delete()
+    device.delete()
+
+
+def _take_over(device: Device) -> None:
+    if device.target:
+        Device.objects.filter(
+            push_provider=device.push_provider, target_kind=device.target_kind, target=device.target
+        ).exclude(id=device.id).update(target="", target_updated_at=Now())
+
+
+def _choice(value: str | None, choices: list[str]) -> str | None:
+    if value is not None and value not in choices:
+        raise InvalidInput(f"One of {', '.join(choices)} is expected.")
+    return value
+
+
+def _word(value: str | None, longest: int = MAX_WORD_CHARACTERS) -> str | None:
+    if value is not None and (len(value) > longest or not drafts.is_storable(value)):
+        raise InvalidInput(f"At most {longest} characters are expected.")
+    return value
