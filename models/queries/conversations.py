@@ -26,7 +26,7 @@ JOIN messaging_stream s ON s.id = c.id
 LEFT JOIN LATERAL (
   SELECT * FROM messaging_message x WHERE x.conversation_id = c.id AND x.seq > m.joined_seq ORDER BY x.seq DESC LIMIT 1
 ) AS last ON true
-CROSS JOIN LATERAL (SELECT count(*) FROM ({unread}) AS some) AS unread
+CROSS JOIN LATERAL (SELECT count(*) FROM ({unread}) AS rows) AS unread
 """
 # Others' messages above the read cursor that are not deleted; what happened to a group is not unread mail.
 _UNREAD = """
@@ -92,7 +92,7 @@ def total_unread(*, actor: UUID) -> int:
     """Count what is unread over all conversations that are not muted, up to a thousand each."""
     rows = _rows(
         f"""SELECT coalesce(sum(unread.count), 0)::bigint FROM messaging_member m
-        CROSS JOIN LATERAL (SELECT count(*) FROM ({_UNREAD}) AS some) AS unread
+        CROSS JOIN LATERAL (SELECT count(*) FROM ({_UNREAD}) AS rows) AS unread
         WHERE m.user_id = %(actor)s AND NOT m.is_hidden AND (m.muted_until IS NULL OR m.muted_until <= now())
           AND m.notification_level <> 'none'""",
         {"actor": actor},
