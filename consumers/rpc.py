@@ -20,8 +20,12 @@ from msgspec import UNSET, UnsetType
 from models import errors, limits, payloads
 from models.drafts import StoredMessage
 from models.errors import DomainError
-from models.operations import messages
+from models.operations import conversations, devices, members, messages, sessions, users
+from models.queries import conversations as conversation_queries
+from models.queries import members as member_queries
 from models.queries import messages as message_queries
+from models.queries import sync
+from models.queries import users as user_queries
 from models.receipts import Receipt, ReceiptBatcher
 
 from .protocol.messages import Error, Raw
@@ -125,7 +129,7 @@ class History(msgspec.Struct):
     limit: int = limits.DEFAULT_PAGE
 
 
-class MessageId(msgspec.Struct):
+class Id(msgspec.Struct):
     id: UUID
 
 
@@ -147,8 +151,8 @@ def _history(caller: Caller, arguments: History) -> Any:
     )
 
 
-@_method("message.get", MessageId)
-def _get_message(caller: Caller, arguments: MessageId) -> Any:
+@_method("message.get", Id)
+def _get_message(caller: Caller, arguments: Id) -> Any:
     return message_queries.get_message(actor=caller.user, message_id=arguments.id)
 
 
@@ -163,8 +167,8 @@ def _edit(caller: Caller, arguments: Edit) -> Any:
     )
 
 
-@_method("message.delete", MessageId)
-def _delete(caller: Caller, arguments: MessageId) -> Any:
+@_method("message.delete", Id)
+def _delete(caller: Caller, arguments: Id) -> Any:
     return messages.delete_message(actor=caller.user, message_id=arguments.id)
 
 
@@ -198,6 +202,293 @@ def _delivered(caller: Caller, arguments: Cursor) -> Any:
 def _typing(caller: Caller, arguments: Typing) -> Any:
     messages.typing(actor=caller.user, conversation_id=arguments.conversation, is_typing=arguments.is_typing)
     return {}
+
+
+# --- conversations
+
+
+class ConversationId(msgspec.Struct):
+    conversation: UUID
+
+
+class Page(msgspec.Struct):
+    cursor: str | None = None
+    limit: int = limits.DEFAULT_PAGE
+
+
+class UserId(msgspec.Struct):
+    user: UUID
+
+
+class CreateGroup(msgspec.Struct):
+    title: str
+    members: list[UUID] = []
+    data: Any = None
+
+
+class Rename(msgspec.Struct):
+    conversation: UUID
+    title: str
+
+
+class SetData(msgspec.Struct):
+    conversation: UUID
+    data: Any
+
+
+class Members(msgspec.Struct):
+    conversation: UUID
+    cursor: str | None = None
+    limit: int = limits.DEFAULT_PAGE
+
+
+class MemberId(msgspec.Struct):
+    conversation: UUID
+    user: UUID
+
+
+class ChangeRole(msgspec.Struct):
+    conversation: UUID
+    user: UUID
+    role: str
+
+
+class Mute(msgspec.Struct):
+    conversation: UUID
+    until: datetime | None = None
+    level: str | None = None
+
+
+@_method("conversation.list", Page)
+def _list_conversations(caller: Caller, arguments: Page) -> Any:
+    return conversation_queries.list_conversations(actor=caller.user, cursor=arguments.cursor, limit=arguments.limit)
+
+
+@_method("conversation.get", ConversationId)
+def _get_conversation(caller: Caller, arguments: ConversationId) -> Any:
+    return conversation_queries.get_conversation(actor=caller.user, conversation_id=arguments.conversation)
+
+
+@_method("conversation.create_direct", UserId)
+def _create_direct(caller: Caller, arguments: UserId) -> Any:
+    return conversations.create_direct(actor=caller.user, user_id=arguments.user)
+
+
+@_method("conversation.create_group", CreateGroup)
+def _create_group(caller: Caller, arguments: CreateGroup) -> Any:
+    return conversations.create_group(
+        actor=caller.user, title=arguments.title, member_ids=arguments.members, data=arguments.data
+    )
+
+
+@_method("conversation.rename", Rename)
+def _rename(caller: Caller, arguments: Rename) -> Any:
+    return conversations.rename(actor=caller.user, conversation_id=arguments.conversation, title=arguments.title)
+
+
+@_method("conversation.set_data", SetData)
+def _set_data(caller: Caller, arguments: SetData) -> Any:
+    return conversations.set_data(actor=caller.user, conversation_id=arguments.conversation, data=arguments.data)
+
+
+@_method("conversation.delete", ConversationId)
+def _delete_conversation(caller: Caller, arguments: ConversationId) -> Any:
+    conversations.delete_conversation(actor=caller.user, conversation_id=arguments.conversation)
+    return {}
+
+
+@_method("conversation.members", Members)
+def _list_members(caller: Caller, arguments: Members) -> Any:
+    return member_queries.list_members(
+        actor=caller.user,
+        conversation_id=arguments.conversation,
+        cursor=arguments.cursor,
+        limit=arguments.limit,
+    )
+
+
+@_method("conversation.add_member", MemberId)
+def _add_member(caller: Caller, arguments: MemberId) -> Any:
+    return members.add_member(actor=caller.user, conversation_id=arguments.conversation, user_id=arguments.user)
+
+
+@_method("conversation.remove_member", MemberId)
+def _remove_member(caller: Caller, arguments: MemberId) -> Any:
+    members.remove_member(actor=caller.user, conversation_id=arguments.conversation, user_id=arguments.user)
+    return {}
+
+
+@_method("conversation.change_role", ChangeRole)
+def _change_role(caller: Caller, arguments: ChangeRole) -> Any:
+    return members.change_role(
+        actor=caller.user,
+        conversation_id=arguments.conversation,
+        user_id=arguments.user,
+        role=arguments.role,
+    )
+
+
+@_method("conversation.leave", ConversationId)
+def _leave(caller: Caller, arguments: ConversationId) -> Any:
+    members.leave(actor=caller.user, conversation_id=arguments.conversation)
+    return {}
+
+
+@_method("conversation.hide", ConversationId)
+def _hide(caller: Caller, arguments: ConversationId) -> Any:
+    conversations.hide(actor=caller.user, conversation_id=arguments.conversation)
+    return {}
+
+
+@_method("conversation.mute", Mute)
+def _mute(caller: Caller, arguments: Mute) -> Any:
+    return conversations.mute(
+        actor=caller.user,
+        conversation_id=arguments.conversation,
+        until=arguments.until,
+        level=arguments.level,
+    )
+
+
+# --- feeds
+
+
+class CreateFeed(msgspec.Struct):
+    title: str
+    data: Any = None
+
+
+@_method("feed.create", CreateFeed)
+def _create_feed(caller: Caller, arguments: CreateFeed) -> Any:
+    return conversations.create_feed(actor=caller.user, title=arguments.title, data=arguments.data)
+
+
+@_method("feed.list", Page)
+def _list_feeds(caller: Caller, arguments: Page) -> Any:
+    return member_queries.list_feeds(actor=caller.user, cursor=arguments.cursor, limit=arguments.limit)
+
+
+@_method("feed.follow", ConversationId)
+def _follow(caller: Caller, arguments: ConversationId) -> Any:
+    members.follow(actor=caller.user, conversation_id=arguments.conversation)
+    return {}
+
+
+@_method("feed.unfollow", ConversationId)
+def _unfollow(caller: Caller, arguments: ConversationId) -> Any:
+    members.unfollow(actor=caller.user, conversation_id=arguments.conversation)
+    return {}
+
+
+# --- people
+
+
+class Nothing(msgspec.Struct):
+    """A method without arguments."""
+
+
+class UpdateMe(msgspec.Struct):
+    name: str | UnsetType = UNSET
+    data: Any = UNSET
+
+
+class Search(msgspec.Struct):
+    q: str
+
+
+@_method("user.me", Nothing)
+def _me(caller: Caller, arguments: Nothing) -> Any:
+    return user_queries.me(actor=caller.user)
+
+
+@_method("user.update", UpdateMe)
+def _update_me(caller: Caller, arguments: UpdateMe) -> Any:
+    return users.update_me(actor=caller.user, name=arguments.name, data=arguments.data)
+
+
+@_method("user.delete_account", Nothing)
+def _delete_account(caller: Caller, arguments: Nothing) -> Any:
+    users.delete_account(actor=caller.user)
+    return {}
+
+
+@_method("user.get", Id)
+def _get_user(caller: Caller, arguments: Id) -> Any:
+    return user_queries.get_user(actor=caller.user, user_id=arguments.id)
+
+
+@_method("user.search", Search)
+def _search(caller: Caller, arguments: Search) -> Any:
+    return user_queries.search(actor=caller.user, q=arguments.q)
+
+
+@_method("user.block", UserId)
+def _block(caller: Caller, arguments: UserId) -> Any:
+    users.block(actor=caller.user, user_id=arguments.user)
+    return {}
+
+
+@_method("user.unblock", UserId)
+def _unblock(caller: Caller, arguments: UserId) -> Any:
+    users.unblock(actor=caller.user, user_id=arguments.user)
+    return {}
+
+
+@_method("user.blocks", Nothing)
+def _blocks(caller: Caller, arguments: Nothing) -> Any:
+    return user_queries.blocks(actor=caller.user)
+
+
+# --- devices, sessions, sync
+
+
+class RegisterDevice(msgspec.Struct):
+    platform: str | None = None
+    push_provider: str | None = None
+    target_kind: str | None = None
+    target: str | None = None
+    locale: str | None = None
+    app_version: str | None = None
+    name: str | None = None
+
+
+class Sync(msgspec.Struct):
+    cursor: str | None = None
+    limit: int = sync.PAGE
+
+
+@_method("device.register", RegisterDevice)
+def _register_device(caller: Caller, arguments: RegisterDevice) -> Any:
+    if caller.device is None:
+        raise errors.DeviceNotFound
+    return devices.register(actor=caller.user, device_id=caller.device, **msgspec.structs.asdict(arguments))
+
+
+@_method("device.list", Nothing)
+def _list_devices(caller: Caller, arguments: Nothing) -> Any:
+    return user_queries.devices(actor=caller.user)
+
+
+@_method("device.remove", Id)
+def _remove_device(caller: Caller, arguments: Id) -> Any:
+    devices.remove(actor=caller.user, device_id=arguments.id)
+    return {}
+
+
+@_method("session.list", Nothing)
+def _list_sessions(caller: Caller, arguments: Nothing) -> Any:
+    return user_queries.sessions(actor=caller.user, current=caller.session)
+
+
+@_method("session.revoke", Id)
+def _revoke_session(caller: Caller, arguments: Id) -> Any:
+    sessions.revoke_session(actor=caller.user, session_id=arguments.id)
+    return {}
+
+
+@_method("sync", Sync)
+def _sync(caller: Caller, arguments: Sync) -> Any:
+    return sync.sync(actor=caller.user, cursor=arguments.cursor, limit=arguments.limit)
 
 
 # --- answers

@@ -7,7 +7,7 @@ from uuid import UUID
 from django.db import transaction
 from django.db.models import Case, F, IntegerField, QuerySet, Value, When
 
-from .. import channels, limits, streams
+from .. import channels, limits, payloads, streams
 from ..conversation import Conversation, DeviceReceipt, Member
 from ..device import Device
 from ..errors import (
@@ -29,7 +29,7 @@ from .system_messages import tell
 
 
 @transaction.atomic
-def add_member(*, actor: UUID, conversation_id: UUID, user_id: UUID) -> Member:
+def add_member(*, actor: UUID, conversation_id: UUID, user_id: UUID) -> payloads.MemberPayload:
     """
     Add somebody to a group. Adding a member again changes nothing.
 
@@ -41,9 +41,9 @@ def add_member(*, actor: UUID, conversation_id: UUID, user_id: UUID) -> Member:
     conversation = lock_as_admin(actor, conversation_id, persons=[user_id]).conversation
     if conversation.kind == Conversation.Kind.FEED:
         raise WrongConversationKind
-    existing = Member.objects.filter(conversation=conversation, user=user_id).first()
+    existing = Member.objects.select_related("user").filter(conversation=conversation, user=user_id).first()
     if existing:
-        return existing
+        return payloads.member(existing)
     if not User.objects.filter(id=user_id, is_active=True).exists():
         raise UserNotFound
     if conversation.member_count >= limits.MAX_GROUP_MEMBERS:
@@ -51,7 +51,7 @@ def add_member(*, actor: UUID, conversation_id: UUID, user_id: UUID) -> Member:
     member = _join(conversation, user_id)
     _tell_of_joining(conversation, user_id, actor)
     tell(conversation, actor, "member.added", user=user_id)
-    return member
+    return payloads.member(member)
 
 
 @transaction.atomic
@@ -89,7 +89,7 @@ def leave(*, actor: UUID, conversation_id: UUID) -> None:
 
 
 @transaction.atomic
-def change_role(*, actor: UUID, conversation_id: UUID, user_id: UUID, role: str) -> Member:
+def change_role(*, actor: UUID, conversation_id: UUID, user_id: UUID, role: str) -> payloads.MemberPayload:
     """
     Make somebody owner, admin or ordinary member.
 
@@ -100,15 +100,15 @@ def change_role(*, actor: UUID, conversation_id: UUID, user_id: UUID, role: str)
     if role not in Member.Role.values:
         raise InvalidInput("A role is owner, admin or member.")
     conversation = lock_as_owner(actor, conversation_id).conversation
-    member = Member.objects.filter(conversation=conversation, user=user_id).first()
+    member = Member.objects.select_related("user").filter(conversation=conversation, user=user_id).first()
     if member is None:
         raise MemberNotFound
     if member.role == role:
-        return member
+        return payloads.member(member)
     if member.role == Member.Role.OWNER and not _owners(conversation).exclude(id=member.id).exists():
         raise InvalidInput("A conversation needs an owner.")
     _set_role(conversation, member, role, by=actor)
-    return member
+    return payloads.member(member)
 
 
 @transaction.atomic
@@ -151,6 +151,7 @@ def _join(conversation: Conversation, user_id: UUID) -> Member:
     member = Member.objects.create(
         conversation=conversation, user_id=user_id, joined_seq=top, read_seq=top, delivered_seq=top
     )
+    member.refresh_from_db(fields=["joined_at"])
     _count(conversation, 1)
     return member
 
