@@ -68,10 +68,10 @@ def dsn() -> str:
 
 @asynccontextmanager
 async def writing(
-    on_committed: Callable[[list[Publication]], None] = lambda publications: None, **options: Any
+    on_committed: Callable[[list[Publication]], None] = lambda publications: None, *, where: str = "", **options: Any
 ) -> AsyncIterator[Writer]:
     """A writer that is started, and stopped in the end."""
-    writer = Writer(dsn(), on_committed=on_committed, **options)
+    writer = Writer(where or dsn(), on_committed=on_committed, **options)
     await writer.start()
     try:
         yield writer

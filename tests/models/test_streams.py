@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 
+import msgspec
 import psycopg
 import pytest
 from django.db import connection, transaction
@@ -13,6 +14,8 @@ from models import channels, streams
 from models.conversation import Conversation
 from models.events import ConversationJoined, Publication, TypingStopped, UserChanged
 from models.ids import new_id
+from models.message import Message
+from models.payloads import MessageSent
 from models.queries.streams import gaps
 from models.stream import Deployment, Stream
 
@@ -104,6 +107,25 @@ def test_event_says_whom_and_what_it_concerns(heard: list[Publication]):
         streams.append(personal, event)
 
     assert (heard[0].kind, heard[0].ref, heard[0].subject) == ("conversation.joined", conversation_id, None)
+
+
+def test_system_message_takes_its_seq_where_it_is_stored(conversation: Conversation, heard: list[Publication]):
+    active_at = Stream.objects.get(id=conversation.id).active_at
+    with transaction.atomic():
+        streams.lock([conversation.channel])
+        streams.append(conversation.channel, changed())
+        message = Message(conversation=conversation, kind="system", client_id="", data={"event": "renamed"})
+        offset = streams.append_message(message, MessageSent)
+
+    assert (offset, message.seq, Message.objects.get().seq) == (2, 2, 2)
+    assert Stream.objects.get(id=conversation.id).active_at > active_at
+    shown = msgspec.json.decode(heard[1].data)
+    assert (shown["type"], shown["message"]["sender"], shown["message"]["data"]) == (
+        "message.sent",
+        None,
+        {"event": "renamed"},
+    )
+    assert gaps([(conversation.channel, 1, 2)]) == [heard[1]]
 
 
 def test_hints_have_no_offset_and_are_not_stored(conversation: Conversation, heard: list[Publication]):
