@@ -92,6 +92,8 @@ class DaphneServer(Server):  # type: ignore[misc]
             allowNullOrigin=True,
             openHandshakeTimeout=self.websocket_handshake_timeout,
             closeHandshakeTimeout=CLOSE_SECONDS,
+            # It would drop the connection without a word where the protocol has a close code.
+            failByDrop=False,
             maxMessagePayloadSize=self.websocket_max_message_size,
             maxFramePayloadSize=self.websocket_max_frame_size,
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import resource
 import signal
 from collections.abc import Callable
 from typing import Protocol
@@ -67,6 +68,7 @@ class Web:
         Raises:
             CannotListen: the address cannot be had.
         """
+        _allow_files(self._env.max_connections)
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
@@ -96,6 +98,14 @@ class Web:
         log.info("draining: %d websockets in %g s", len(lane.connections), self._env.drain_seconds)
         layers = (lane, self._daphne)
         await asyncio.gather(*(layer.drain(self._env.drain_seconds, *SHUTDOWN) for layer in layers))
+
+
+def _allow_files(connections: int) -> None:
+    """Raise the limit of open files as far as the system allows; by default it is 1,024."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    if most != resource.RLIM_INFINITY and most < connections:
+        log.warning("ROOST_MAX_CONNECTIONS is %d, but the system allows %d open files", connections, most)
 
 
 def _calm_collector() -> None:

@@ -1,4 +1,4 @@
-"""A web process with an echo application instead of ours, without any database: ``python -m tests.server.echo``.
+"""A web process with an echo application instead of ours, without any database: ``python -m tests.server.echo PORT``.
 
 It is the real process: front door, picows lane, Daphne, drain. Settings come from the environment; the port that it
 listens on is printed.
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import sys
 from typing import Any
 
 from consumers.lane import EXTENSION
@@ -16,7 +18,7 @@ from server.env import Env
 from server.web import Web
 
 # 64 KB in one frame.
-FLOOD = text_frame(b"x" * 65536)
+CHUNK = text_frame(b"x" * 65536)
 
 
 async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
@@ -31,16 +33,18 @@ async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
     if query == "crash":
         raise RuntimeError("as asked")
     if lane is None:
-        await _plain(receive, send)
+        await _plain(scope, receive, send)
     else:
         await _attached(lane, query, scope, receive, send)
 
 
-async def _plain(receive: Any, send: Any) -> None:
+async def _plain(scope: dict[str, Any], receive: Any, send: Any) -> None:
     await send({"type": "websocket.accept"})
     while (event := await receive())["type"] == "websocket.receive":
         if event.get("text") == "close":
             await send({"type": "websocket.close", "code": 3500, "reason": "invalid token"})
+        if event.get("text") == "scope":
+            event = {"text": _told(scope).decode()}
         await send({**event, "type": "websocket.send"})
     print(f"disconnect {event['code']}", flush=True)
 
@@ -57,9 +61,15 @@ async def _attached(lane: Any, query: str, scope: dict[str, Any], receive: Any, 
                 asyncio.get_running_loop().call_later(1, lane.resume)
             case b"scope":
                 lane.write(text_frame(_told(scope)))
-            case b"flood":
-                for _ in range(64):
-                    lane.write(FLOOD)
+            case b"pid":
+                lane.write(text_frame(str(os.getpid()).encode()))
+            case b"later":
+                print("later begins", flush=True)
+                asyncio.get_running_loop().call_later(0.2, lane.write, text_frame(payload))
+            case b"some":
+                for _ in range(8):
+                    lane.write(CHUNK)
+                print("some written", flush=True)
             case _:
                 lane.write((text_frame if is_text else binary_frame)(payload))
 
@@ -75,6 +85,7 @@ async def _attached(lane: Any, query: str, scope: dict[str, Any], receive: Any, 
 async def _http(scope: dict[str, Any], receive: Any, send: Any) -> None:
     event = await receive()
     if scope["path"] == "/slow":
+        print("slow begins", flush=True)
         await asyncio.sleep(1)
     body = _told(scope) + event["body"]
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
@@ -98,7 +109,7 @@ class NoEngine:
 def main() -> None:
     logging.basicConfig(level=logging.INFO)
     web = Web(application, NoEngine(), Env(_env_file=None))
-    web.serve("127.0.0.1", 0, lambda port: print(port, flush=True))
+    web.serve("127.0.0.1", int(sys.argv[1]), lambda port: print(f"listening on {port}", flush=True))
 
 
 if __name__ == "__main__":
