@@ -62,6 +62,7 @@ class Method:
     """One method. ``is_immediate``: it needs no database and is called in the event loop."""
 
     call: Callable[[Caller, Any], Any]
+    arguments: type
     decode: Callable[[Raw], Any]
     is_immediate: bool = False
 
@@ -75,7 +76,7 @@ def _method(
     """Enter a function into the table."""
 
     def enter(function: Callable[[Caller, Arguments], Any]) -> Callable[[Caller, Arguments], Any]:
-        METHODS[name] = Method(function, _decoder(arguments), is_immediate)
+        METHODS[name] = Method(function, arguments, _decoder(arguments), is_immediate)
         return function
 
     return enter
@@ -495,6 +496,11 @@ def _sync(caller: Caller, arguments: Sync) -> Any:
 
 
 encode = payloads.to_json
+
+
+def input_of(name: str) -> type:
+    """The struct that a method takes."""
+    return Send if name == SEND else METHODS[name].arguments
 
 
 def refused(error: DomainError) -> Error:

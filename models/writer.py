@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 BATCH = 500
 # How often a batch is run whose outcome an outage hides; its age ends it too.
 MAX_RUNS = 5
+RERUN_SECONDS = 0.1
 # How often expired drafts are looked for; their bound is that much softer.
 SWEEP_SECONDS = 0.25
 # For this long after a lock timed out, batches take only the streams that are free, so that a held one delays few.
@@ -198,7 +199,7 @@ class Writer:
         first transaction to end, and fails if it was committed.
         """
         batch_id, is_stored = new_id(), False
-        for _ in range(MAX_RUNS):
+        for run in range(MAX_RUNS):
             db = await self._connected(entries)
             if db is None:
                 break
@@ -219,6 +220,8 @@ class Writer:
                 else:
                     log.warning("a batch of %d is run again: %s", len(entries), error)
                     await self._disconnect()
+                    # At once the first time, for a connection that broke; slower for a database that takes no writes.
+                    await asyncio.sleep(run * RERUN_SECONDS)
         _refuse(entries, DatabaseUnavailable())
 
     async def _attempt(self, db: WriterConnection, batch_id: UUID, entries: list[_Entry]) -> None:

@@ -39,6 +39,22 @@ INSTALLED_APPS = [
     "server.apps.ServerConfig",
 ]
 
+# --- accounts: e-mail and password, everything else by code
+
+HEADLESS_ONLY = True
+HEADLESS_CLIENTS = ("app",)
+HEADLESS_TOKEN_STRATEGY = "server.accounts.strategy.TokenStrategy"  # noqa: S105 - a class
+ACCOUNT_ADAPTER = "server.accounts.adapter.AccountAdapter"
+ACCOUNT_SIGNUP_FORM_CLASS = "server.accounts.forms.SignupForm"
+ACCOUNT_LOGIN_METHODS = {"email"}
+ACCOUNT_SIGNUP_FIELDS = ["email*", "password1*"]
+ACCOUNT_USER_MODEL_USERNAME_FIELD = None
+ACCOUNT_EMAIL_VERIFICATION = "mandatory"
+ACCOUNT_EMAIL_VERIFICATION_BY_CODE_ENABLED = True
+ACCOUNT_PASSWORD_RESET_BY_CODE_ENABLED = True
+ACCOUNT_CHANGE_EMAIL = True
+ACCOUNT_EMAIL_SUBJECT_PREFIX = ""
+
 MIDDLEWARE = [
     "server.health.middleware",
     "django.middleware.security.SecurityMiddleware",

@@ -1,5 +1,17 @@
 """URL table."""
 
-from django.urls import URLPattern, URLResolver
+from __future__ import annotations
 
-urlpatterns: list[URLPattern | URLResolver] = []
+from django.contrib import admin
+from django.urls import URLPattern, URLResolver, include, path
+
+from . import health
+from .api.api import api
+
+urlpatterns: list[URLPattern | URLResolver] = [
+    path("health/live", health.live),
+    path("health/ready", health.ready),
+    path("v1/", api.urls),
+    path("_allauth/", include("allauth.headless.urls")),
+    path("admin/", admin.site.urls),
+]

@@ -34,11 +34,14 @@ class OpenedSession(NamedTuple):
 
 
 @transaction.atomic
-def open_session(*, user_id: UUID, install_id: str = "", name: str = "", platform: str = "other") -> OpenedSession:
+def open_session(
+    *, user_id: UUID, install_id: str = "", name: str = "", platform: str = "other", flow_key: str = ""
+) -> OpenedSession:
     """
     Begin a session on a device: the one with this ``install_id`` if the user has it, else a new one.
 
-    One device has one session: logging in again on it ends the one before.
+    One device has one session: logging in again on it ends the one before. ``flow_key`` names the session of the log-in
+    flow, so that later steps (changing a password) find it by the access token.
     """
     streams.lock([channels.personal(user_id)])
     device = Device.objects.filter(user=user_id, install_id=install_id).first() if install_id else None
@@ -48,7 +51,11 @@ def open_session(*, user_id: UUID, install_id: str = "", name: str = "", platfor
     Session.objects.filter(device=device).delete()
     token = _new_token()
     session = Session.objects.create(
-        user_id=user_id, device=device, refresh_hash=_hash(token), expires_at=timezone.now() + SESSION_LIFE
+        user_id=user_id,
+        device=device,
+        refresh_hash=_hash(token),
+        flow_key=flow_key,
+        expires_at=timezone.now() + SESSION_LIFE,
     )
     return OpenedSession(session, token)
 

@@ -1,0 +1,1 @@
+"""Accounts: django-allauth's headless flows, with our own tokens."""
