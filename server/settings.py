@@ -174,6 +174,11 @@ DEFAULT_FROM_EMAIL = ROOST.email_from
 
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = ROOST.is_production
+# Only where people come by https is http worth refusing; in a closed network it may be all there is.
+SECURE_SSL_REDIRECT = ROOST.public_url.startswith("https://")
+SECURE_HSTS_SECONDS = 365 * 86_400 if SECURE_SSL_REDIRECT else 0
+# W005 and W021 want a promise for every other name of the domain too, which is not ours to give.
+SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
 SECURE_CONTENT_TYPE_NOSNIFF = True
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"

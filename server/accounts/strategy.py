@@ -59,7 +59,11 @@ class TokenStrategy(AbstractTokenStrategy):  # type: ignore[misc]
     def create_session_token(self, request: HttpRequest) -> str:
         if not request.session.session_key:
             request.session.save()
-        return str(request.session.session_key)
+        key = str(request.session.session_key)
+        # Its key changes with the password; the access token has to find it all the same.
+        if owner := request.session.get(SESSION_KEY):
+            Session.objects.filter(id=owner).exclude(flow_key=key).update(flow_key=key)
+        return key
 
     def lookup_session(self, session_token: str) -> SessionBase | None:
         """Find Django's session; none if our session that it belongs to has ended."""

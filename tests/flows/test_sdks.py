@@ -39,6 +39,7 @@ async def test_two_sdks_talk_and_recover_on_the_other_process(
     hers, his = await start_phone(first), await start_phone(second)
     await hers.connect(here.websocket_url, alice.token)
     await his.connect(there.websocket_url, bob.token)
+    await his.until(lambda events: len([e for e in events if e["event"] == "subscribed"]) == 2, "subscriptions")
     assert {e["channel"] for e in his.events if e["event"] == "subscribed"} == {channel, f"#{bob.id}"}
 
     await hers.rpc("message.send", {"conversation": group, "client_id": "a1", "text": "hello"})
