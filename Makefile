@@ -7,8 +7,7 @@ SUITABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 UV = $(VENV)/bin/uv --quiet --no-python-downloads $(if $(shell test -w "$$HOME" && echo yes),,--no-cache)
 # Settings as in production, with a secret of its own each time: what `check --deploy` judges.
 PRODUCTION = ROOST_ENV=production ROOST_SECRET_KEY=$$($(PYTHON) -c 'import secrets; print(secrets.token_urlsafe(64))') \
-	ROOST_ALLOWED_HOSTS=chat.example.com ROOST_PUBLIC_URL=https://chat.example.com \
-	DATABASE_URL=postgres://roost@127.0.0.1/roost REDIS_URL=redis://127.0.0.1/0
+	ROOST_ALLOWED_HOSTS=chat.example.com ROOST_PUBLIC_URL=https://chat.example.com
 # The flows that use the JavaScript SDK; without Node they cannot run, the others can.
 NODE_MODULES = $(if $(shell command -v npm),$(patsubst %/package-lock.json,%/node_modules/.package-lock.json,$(wildcard */*/package-lock.json)))
 COMPILE = $(UV) pip compile --generate-hashes --no-annotate --no-header --universal --python-version 3.11 --upgrade
@@ -38,8 +37,9 @@ check: $(VENV)/dev.stamp
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m mypy
 	$(VENV)/bin/lint-imports
-	$(PYTHON) -W ignore::RuntimeWarning manage.py makemigrations --check --dry-run
-	$(PRODUCTION) $(PYTHON) manage.py check --deploy --fail-level WARNING
+	$(PYTHON) -m server.embedded $(PYTHON) manage.py makemigrations --check --dry-run
+	@echo 'manage.py check --deploy, with production settings'
+	@$(PRODUCTION) $(PYTHON) -m server.embedded $(PYTHON) manage.py check --deploy --fail-level WARNING
 
 format: $(VENV)/dev.stamp
 	$(PYTHON) -m ruff format .
