@@ -16,9 +16,9 @@ from typing import Protocol
 
 from .daphne import DaphneServer, loop, running_reactor
 from .env import Env
-from .frames import Application, LaneSettings, PicowsLane
 from .front import FrontDoor, Layer
 from .peers import Origins, Proxies
+from .picows_lane import Application, LaneSettings, PicowsLane
 
 log = logging.getLogger(__name__)
 

@@ -66,6 +66,8 @@ async def _attached(lane: Any, query: str, scope: dict[str, Any], receive: Any, 
             case b"later":
                 print("later begins", flush=True)
                 asyncio.get_running_loop().call_later(0.2, lane.write, text_frame(payload))
+            case b"pour":
+                pour()
             case b"some":
                 for _ in range(8):
                     lane.write(CHUNK)
@@ -73,11 +75,19 @@ async def _attached(lane: Any, query: str, scope: dict[str, Any], receive: Any, 
             case _:
                 lane.write((text_frame if is_text else binary_frame)(payload))
 
+    def pour() -> None:
+        # A copy each time, as answers are; what is broadcast would be shared.
+        if not is_over:
+            lane.write(bytes(bytearray(CHUNK)))
+            asyncio.get_running_loop().call_soon(pour)
+
+    is_over = False
     lane.attach(on_message)
     if query == "late":
         await asyncio.sleep(0.2)
     await send({"type": "websocket.accept"})
     event = await receive()
+    is_over = True
     assert event["type"] == "websocket.disconnect", event
     print(f"disconnect {event['code']}", flush=True)
 
