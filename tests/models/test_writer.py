@@ -225,25 +225,33 @@ async def test_message_after_the_removal_of_its_sender_never_exists(sender: UUID
 async def test_acknowledged_exactly_once_while_connections_are_killed():
     groups = await threads.run(make_groups, 5)
     heard: list[Publication] = []
-    is_over = asyncio.Event()
+    is_over, has_committed = False, asyncio.Event()
+
+    def hear(publications: list[Publication]) -> None:
+        heard.extend(publications)
+        has_committed.set()
 
     async def kill() -> int:
         killed = 0
-        while not is_over.is_set():
+        while not is_over:
+            # Something was committed, so the next batch is on its way: whichever part of it is under way is cut off.
+            has_committed.clear()
+            await has_committed.wait()
             killed += await value(
                 """SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
                 WHERE application_name = 'roost writer' AND datname = current_database()"""
             )
         return killed
 
-    async with writing(heard.extend) as writer:
+    async with writing(hear) as writer:
 
         async def keep_sending(conversation: UUID, sender: UUID) -> list[StoredMessage]:
             return [await _send_until_stored(writer, conversation, sender) for _ in range(60)]
 
         killer = asyncio.create_task(kill())
         acknowledged = await asyncio.gather(*(keep_sending(*pair) for pair in groups for _ in range(4)))
-        is_over.set()
+        is_over = True
+        has_committed.set()
         assert await killer > 3
 
     flat = [message for messages in acknowledged for message in messages]
