@@ -71,8 +71,6 @@ class Session(models.Model):
     refresh_hash = models.BinaryField(max_length=32)
     previous_hash = models.BinaryField(max_length=32, null=True)
     rotated_at = models.DateTimeField(db_default=Now())
-    # Which of Django's sessions carries this person's account flows.
-    flow_key = models.CharField(max_length=40, blank=True, default="")
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     expires_at = models.DateTimeField()
     revoked_at = models.DateTimeField(null=True, blank=True)

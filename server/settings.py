@@ -51,9 +51,20 @@ ACCOUNT_SIGNUP_FIELDS = ["email*", "password1*"]
 ACCOUNT_USER_MODEL_USERNAME_FIELD = None
 ACCOUNT_EMAIL_VERIFICATION = "mandatory"
 ACCOUNT_EMAIL_VERIFICATION_BY_CODE_ENABLED = True
+ACCOUNT_EMAIL_VERIFICATION_SUPPORTS_RESEND = True
 ACCOUNT_PASSWORD_RESET_BY_CODE_ENABLED = True
+# Mails may take a few minutes; the number of tries is limited all the same.
+ACCOUNT_EMAIL_VERIFICATION_BY_CODE_TIMEOUT = ACCOUNT_PASSWORD_RESET_BY_CODE_TIMEOUT = 15 * 60
+# Whoever has read the code and chosen a password need not type it again.
+ACCOUNT_LOGIN_ON_PASSWORD_RESET = True
+# One address per account; a new one replaces it once its code was entered, and the old one is told.
 ACCOUNT_CHANGE_EMAIL = True
+ACCOUNT_EMAIL_NOTIFICATIONS = True
+# An access token alone, stolen or lent, must not move an account to another address.
+ACCOUNT_REAUTHENTICATION_REQUIRED = True
 ACCOUNT_EMAIL_SUBJECT_PREFIX = ""
+# Where mails send people who tried to sign up twice, or have forgotten that they never did.
+HEADLESS_FRONTEND_URLS = {name: ROOST.public_url or "/" for name in ("account_signup", "account_reset_password")}
 
 MIDDLEWARE = [
     "server.health.middleware",
@@ -126,11 +137,12 @@ CHANNEL_LAYERS = {
     }
 }
 
+# allauth counts log-ins here. Time-outs in seconds; without `retry` redis-py would try again for ten of them.
 CACHES = {
     "default": {
-        "BACKEND": "django.core.cache.backends.redis.RedisCache",
+        "BACKEND": "server.cache.SteadyCache",
         "LOCATION": ROOST.redis_url,
-        "OPTIONS": {"socket_timeout": 1, "socket_connect_timeout": 1},
+        "OPTIONS": {"socket_timeout": 1, "socket_connect_timeout": 1, "retry": None, "serializer": "server.cache.Json"},
         "KEY_PREFIX": "roost",
     }
     if ROOST.redis_url
@@ -146,10 +158,8 @@ AUTH_PASSWORD_VALIDATORS = [
     },
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
 ]
-AUTHENTICATION_BACKENDS = [
-    "django.contrib.auth.backends.ModelBackend",
-    "allauth.account.auth_backends.AuthenticationBackend",
-]
+# Django's own beside it would hash every wrong password twice.
+AUTHENTICATION_BACKENDS = ["allauth.account.auth_backends.AuthenticationBackend"]
 
 STATIC_URL = "/static/"
 STATIC_ROOT = ROOT / "static-collected"
@@ -172,6 +182,8 @@ else:
     EMAIL_BACKEND = "django.core.mail.backends.console.EmailBackend"
 DEFAULT_FROM_EMAIL = ROOST.email_from
 
+# The admin's log-ins, and unfinished account flows; apps have sessions of their own (models/device.py).
+SESSION_COOKIE_AGE = 12 * 3600
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = ROOST.is_production
 # Only where people come by https is http worth refusing; in a closed network it may be all there is.
@@ -182,4 +194,12 @@ SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
 SECURE_CONTENT_TYPE_NOSNIFF = True
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
-CORS_ALLOWED_ORIGINS = ROOST.words(ROOST.allowed_origins)
+# Pages of these origins may call the API; they send tokens, never cookies.
+CORS_ALLOWED_ORIGINS = [origin for origin in ROOST.words(ROOST.allowed_origins) if origin != "*"]
+CORS_ALLOW_ALL_ORIGINS = "*" in ROOST.words(ROOST.allowed_origins)
+CORS_URLS_REGEX = r"^/(v1|_allauth)/"
+CORS_ALLOW_HEADERS = ("accept", "authorization", "content-type", "x-roost-device", "x-session-token")
+CORS_EXPOSE_HEADERS = ("Retry-After",)
+CORS_PREFLIGHT_MAX_AGE = 86_400
+# What a request may hold; files go elsewhere. Everything else is answered with 413 (server/body_limit.py).
+DATA_UPLOAD_MAX_MEMORY_SIZE = 1 << 20

@@ -1,18 +1,20 @@
-"""How allauth's flows touch our accounts: sessions that end."""
+"""How allauth's flows touch our accounts: log-outs and new passwords end sessions of ours."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
 from allauth.account.adapter import DefaultAccountAdapter
+from django.db import transaction
 from django.http import HttpRequest
 
 from models.errors import SessionNotFound
 from models.operations import sessions
 from models.user import User
 
-from .strategy import SESSION_KEY
+from .flow import PersonFlow
 
 
 class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]
@@ -20,21 +22,26 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]
 
     def logout(self, request: HttpRequest) -> None:
         """End our session with Django's."""
-        session_id = request.session.get(SESSION_KEY)
-        if session_id and request.user.pk:
-            try:
-                sessions.revoke_session(actor=request.user.pk, session_id=UUID(session_id))
-            except SessionNotFound:
-                pass  # it has ended already
+        session_id = _session_of(request)
+        if session_id and isinstance(request.user, User):
+            # It may have ended a moment ago, from another device.
+            with suppress(SessionNotFound):
+                sessions.revoke_session(actor=request.user.id, session_id=session_id)
         super().logout(request)
 
+    @transaction.atomic
     def set_password(self, user: User, password: str) -> None:
         """A changed password ends all sessions but the one that changed it; a reset one ends all."""
-        super().set_password(user, password)
-        current = self._current_session()
-        sessions.revoke_all(actor=user.pk, except_session=current)
+        sessions.revoke_all(actor=user.id, except_session=_session_of(self.request))
+        user.set_password(password)
+        user.save(update_fields=["password"])
 
-    def _current_session(self) -> UUID | None:
-        request: Any = self.request
-        session_id = request.session.get(SESSION_KEY) if request and request.user.is_authenticated else None
-        return UUID(session_id) if session_id else None
+    def clean_email(self, email: str) -> str:
+        """Addresses are kept in lower case, as the log-in that they are."""
+        return str(super().clean_email(email)).lower()
+
+
+def _session_of(request: Any) -> UUID | None:
+    """The session row behind a request of somebody who is logged in."""
+    session = getattr(request, "session", None)
+    return session.session_id if isinstance(session, PersonFlow) else None

@@ -10,12 +10,11 @@ from models.user import User
 
 
 class SignupForm(forms.Form):
-    """What a person gives beside e-mail and password."""
+    """allauth adds its own fields to these; Django's field strips and refuses what PostgreSQL cannot hold."""
 
-    name = forms.CharField(max_length=limits.MAX_NAME_CHARACTERS, required=False)
+    name = forms.CharField(max_length=limits.MAX_NAME_CHARACTERS)
 
     def signup(self, request: HttpRequest, user: User) -> None:
         """Called by allauth once the user is made."""
-        assert user.email
-        user.name = self.cleaned_data["name"].strip() or user.email.partition("@")[0]
+        user.name = self.cleaned_data["name"]
         user.save(update_fields=["name"])

@@ -1,41 +1,43 @@
 """
 What allauth's headless API hands out and accepts: our access and refresh tokens.
 
-Django's session only carries a flow from one request to the next (a code that was mailed, a password to be confirmed).
-Once somebody is logged in it belongs to our session row and is worth nothing after that has ended.
+``X-Session-Token`` only carries a flow that is not finished (a code was mailed, the person is not logged in yet). It
+ends with the log-in and opens nothing: from then on the access token does, as long as its session row lives.
 """
 
 from __future__ import annotations
 
 from typing import Any
-from uuid import UUID
 
 import msgspec
-from allauth.headless.internal import sessionkit
 from allauth.headless.tokens.strategies.base import AbstractTokenStrategy
 from django.contrib.sessions.backends.base import SessionBase
 from django.http import HttpRequest
 
-from consumers.tokens import ACCESS_SECONDS
-from models.device import Device, Session
+from consumers.tokens import ACCESS_SECONDS, Claims
+from models import drafts
+from models.device import Device
 from models.errors import NotAuthenticated
 from models.operations import sessions
 from models.operations.sessions import OpenedSession
 from models.queries import admission
+from models.user import User
 
 from .. import wiring
+from . import flow
+from .flow import PersonFlow
 
-# Where Django's session keeps whose it is.
-SESSION_KEY = "roost_session"
 DEVICE_HEADER = "X-Roost-Device"
-_BEARER = "Bearer "
+_BEARER = "bearer "
+_LONGEST_INSTALL_ID = 64
+_LONGEST_NAME = 100
 
 
 class DeviceDetails(msgspec.Struct):
     """What an app may say of itself when it logs in, as JSON in a header; all of it is optional."""
 
     install_id: str = ""
-    platform: str = Device.Platform.OTHER
+    platform: str = ""
     name: str = ""
 
 
@@ -43,50 +45,49 @@ class TokenStrategy(AbstractTokenStrategy):  # type: ignore[misc]
     """Our tokens, for allauth."""
 
     def get_session_token(self, request: HttpRequest) -> str | None:
-        """Find the flow's session: by the token that an unfinished flow was given, or by an access token."""
-        token: str | None = super().get_session_token(request)
-        if token:
+        """An access token that is good, else the token of an unfinished flow."""
+        token = bearer(request)
+        if token and _claims(token):
             return token
-        authorization = request.headers.get("Authorization", "")
-        if not authorization.startswith(_BEARER):
-            return None
-        try:
-            claims = wiring.access_tokens().verify(authorization.removeprefix(_BEARER))
-        except NotAuthenticated:
-            return None
-        return Session.objects.filter(id=claims.session).values_list("flow_key", flat=True).first() or None
-
-    def create_session_token(self, request: HttpRequest) -> str:
-        if not request.session.session_key:
-            request.session.save()
-        key = str(request.session.session_key)
-        # Its key changes with the password; the access token has to find it all the same.
-        if owner := request.session.get(SESSION_KEY):
-            Session.objects.filter(id=owner).exclude(flow_key=key).update(flow_key=key)
-        return key
+        return super().get_session_token(request)  # type: ignore[no-any-return]
 
     def lookup_session(self, session_token: str) -> SessionBase | None:
-        """Find Django's session; none if our session that it belongs to has ended."""
-        if not sessionkit.session_store().exists(session_token):
+        """What allauth knows of the caller; None where the session has ended, or the flow is over."""
+        claims = _claims(session_token)
+        if claims is None:
+            return flow.unfinished(session_token)
+        if not admission.is_session_alive(user_id=claims.user, session_id=claims.session):
             return None
-        session: SessionBase = sessionkit.session_store(session_token)
-        owner = session.get(SESSION_KEY)
-        if owner and not admission.is_session_alive(user_id=UUID(session["_auth_user_id"]), session_id=UUID(owner)):
+        user = User.objects.filter(id=claims.user).first()
+        if user is None:
             return None
+        session = PersonFlow(claims.session)
+        session.begin(user)
         return session
 
+    def create_session_token(self, request: HttpRequest) -> str:
+        """The key of an unfinished flow; none for those who have an access token."""
+        if request.user.is_authenticated:
+            return ""
+        if not request.session.session_key:
+            request.session.save()
+        return request.session.session_key or ""
+
     def create_access_token_payload(self, request: HttpRequest) -> dict[str, Any] | None:
-        """Somebody has just logged in: begin a session on their device."""
-        assert request.user.pk is not None
+        """Somebody has just logged in: begin a session on their device, and end the flow that led here."""
+        assert isinstance(request.user, User)
         details = _device_details(request)
         opened = sessions.open_session(
-            user_id=request.user.pk,
+            user_id=request.user.id,
             install_id=details.install_id,
             platform=details.platform,
             name=details.name,
-            flow_key=self.create_session_token(request),
         )
-        request.session[SESSION_KEY] = str(opened.session.id)
+        ended, request.session = request.session, PersonFlow(opened.session.id)
+        # With how and when they logged in, which later steps ask for.
+        request.session.update(ended)
+        request.session.begin(request.user)
+        ended.delete()
         return token_pair(opened)
 
 
@@ -97,12 +98,30 @@ def token_pair(opened: OpenedSession) -> dict[str, Any]:
     return {"access_token": access_token, "refresh_token": opened.refresh_token, "expires_in": ACCESS_SECONDS}
 
 
+def bearer(request: HttpRequest) -> str | None:
+    """The bearer token of a request, if it has one."""
+    header = request.headers.get("Authorization", "")
+    return header[len(_BEARER) :].strip() if header.lower().startswith(_BEARER) else None
+
+
+def _claims(token: str) -> Claims | None:
+    try:
+        return wiring.access_tokens().verify(token)
+    except NotAuthenticated:
+        return None
+
+
 def _device_details(request: HttpRequest) -> DeviceDetails:
     """A header that does not fit is no reason to refuse a log-in; the app can register its device later."""
     try:
         details = msgspec.json.decode(request.headers.get(DEVICE_HEADER, "{}"), type=DeviceDetails)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeError):
         return DeviceDetails()
     if details.platform not in Device.Platform.values:
-        details.platform = Device.Platform.OTHER
-    return DeviceDetails(details.install_id[:64], details.platform, details.name[:100])
+        details.platform = ""
+    if len(details.install_id) > _LONGEST_INSTALL_ID or not drafts.is_storable(details.install_id):
+        details.install_id = ""
+    if not drafts.is_storable(details.name):
+        details.name = ""
+    details.name = details.name[:_LONGEST_NAME]
+    return details
