@@ -16,11 +16,12 @@ from django.conf import settings  # noqa: E402
 
 from consumers.routing import urlpatterns  # noqa: E402
 
+from .body_limit import BodyLimit  # noqa: E402
 from .gate import Gate  # noqa: E402
 
 application = ProtocolTypeRouter(
     {
-        "http": django_application,
+        "http": BodyLimit(django_application, settings.DATA_UPLOAD_MAX_MEMORY_SIZE),
         "websocket": Gate(URLRouter(urlpatterns), settings.ROOST.words(settings.ROOST.allowed_origins)),
     }
 )
