@@ -33,6 +33,13 @@ class LiveDevices(Devices, Protocol):
     async def stop(self) -> None: ...
 
 
+class Bell(Protocol):
+    """Wakes those who send pushes."""
+
+    def ring(self) -> None: ...
+    async def close(self) -> None: ...
+
+
 # What the writer has taken is stored within this time after the sockets are closed.
 STOP_SECONDS = 5.0
 
@@ -76,7 +83,8 @@ class Engine:
     """
     One per process, started in its event loop.
 
-    ``on_commit`` is called after each commit that may have to wake phones, ``make_devices`` once at the start.
+    What is given as ``make_…`` belongs to the event loop, and is made when the engine starts. The bell is rung after
+    each commit, since any may have to wake phones.
     """
 
     def __init__(
@@ -87,7 +95,7 @@ class Engine:
         make_devices: Callable[[], LiveDevices],
         make_layer: Callable[[], Any],
         pace: Pace,
-        on_commit: Callable[[], None],
+        make_bell: Callable[[], Bell],
         require_durable: bool,
     ) -> None:
         self.tokens = tokens
@@ -95,7 +103,7 @@ class Engine:
         self._pace = pace
         self._make_devices = make_devices
         self._make_layer = make_layer
-        self._on_commit = on_commit
+        self._make_bell = make_bell
         self._require_durable = require_durable
 
     async def start(self) -> None:
@@ -108,6 +116,7 @@ class Engine:
         self._loop = asyncio.get_running_loop()
         self._timers = Timers()
         self._devices = self._make_devices()
+        self._bell = self._make_bell()
         self.receipts = ReceiptBatcher()
         self.hub = Hub(self._loop.call_soon, self._loop.time)
         self._subscriptions = Subscriptions(self.hub, threads.run)
@@ -138,6 +147,7 @@ class Engine:
         await self._subscriptions.stop()
         await self.relay.stop()
         await self._devices.stop()
+        await self._bell.close()
         self._timers.stop()
 
     def _make_relay(self) -> Relay:
@@ -158,7 +168,7 @@ class Engine:
 
     def _committed(self, publications: list[Publication]) -> None:
         self.relay.publish(publications)
-        self._on_commit()
+        self._bell.ring()
 
     def _published_by_a_thread(self, publications: list[Publication]) -> None:
         # Operations run in threads; the relay belongs to the loop.

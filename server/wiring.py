@@ -17,21 +17,13 @@ from .live_devices import LiveDevices
 def build_engine() -> Engine:
     """Make the engine of this process from the settings; whoever calls starts and stops it."""
     env: Env = settings.ROOST
-    bell: list[Doorbell] = []
-
-    def ring() -> None:
-        # Made at the first commit, because it belongs to the event loop.
-        if not bell:
-            bell.append(Doorbell(env.redis_url))
-        bell[0].ring()
-
     return Engine(
         dsn=env.database_url,
         tokens=access_tokens(),
         make_devices=lambda: LiveDevices(env.redis_url),
         make_layer=lambda: channel_layers.make_backend("default"),
         pace=Pace(ping=env.ping_seconds, pong=env.pong_seconds, commands=env.commands_per_second),
-        on_commit=ring,
+        make_bell=lambda: Doorbell(env.redis_url),
         require_durable=env.require_durable_database,
     )
 
