@@ -157,7 +157,7 @@ class Supervisor:
         environment = self._start_servers(settings)
         self._run_once("migrate", ["migrate", "--no-input"], environment)
         self._start_processes(settings, environment)
-        log_ins = "" if settings.is_production else self._run_once("demo", ["demo"], environment)
+        log_ins = "" if settings.is_production else self._load_demo(settings, environment)
         self._await_ready(settings)
         say(f"Roost is ready: {_address(settings)}/\n{log_ins}Stop it with Ctrl-C.")
         if log_ins and settings.host not in LOOPBACK:
@@ -205,6 +205,16 @@ class Supervisor:
         if code != 0:
             raise StartError(f"`manage.py {' '.join(words)}` failed: {_gist(printed)} (all of it: {log})")
         return printed
+
+    def _load_demo(self, settings: env.Env, environment: dict[str, str]) -> str:
+        """Load the demo accounts, once: who deleted one does not want it back. Return their log-ins."""
+        # Beside the data, so that both go together.
+        printed = self._folder / "postgres" / "demo"
+        if settings.database_url:
+            return self._run_once("demo", ["demo"], environment)
+        if not printed.exists():
+            printed.write_text(self._run_once("demo", ["demo"], environment))
+        return printed.read_text()
 
     def _child(
         self,
