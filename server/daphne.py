@@ -134,8 +134,9 @@ class DaphneServer(Server):  # type: ignore[misc]
         sockets = [protocol for protocol in self.connections if isinstance(protocol, ReasoningProtocol)]
         for number, protocol in enumerate(sockets):
             loop.call_later(number * seconds / 2 / len(sockets), _close, protocol, code, reason)
-        if tasks := self._tasks():
-            await asyncio.wait(tasks, timeout=max(end - time.monotonic(), 0))
+        # Kept-alive connections may bring further requests meanwhile.
+        while (tasks := self._tasks()) and (left := end - time.monotonic()) > 0:
+            await asyncio.wait(tasks, timeout=left)
         for task in self._tasks():
             task.cancel()
 

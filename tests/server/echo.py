@@ -69,8 +69,8 @@ async def _attached(lane: Any, query: str, scope: dict[str, Any], receive: Any, 
             case b"pour":
                 pour()
             case b"some":
-                for _ in range(8):
-                    lane.write(CHUNK)
+                for number in range(8):
+                    lane.write(text_frame(b"%d" % number * 65536))
                 print("some written", flush=True)
             case _:
                 lane.write((text_frame if is_text else binary_frame)(payload))

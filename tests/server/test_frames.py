@@ -136,6 +136,24 @@ def test_a_paused_connection_is_read_again_when_it_is_resumed(client: Raw) -> No
     assert time.monotonic() - began > 0.5
 
 
+def test_a_slow_reader_gets_everything_in_order(echo: EchoProcess) -> None:
+    with Raw(echo.port, receive_buffer=4096) as client:
+        client.shake_hands().say("some")
+        echo.wait_for("some written")
+        client.say("last")
+
+        assert [client.hear()[1][:1] for _ in range(8)] == [b"%d" % number for number in range(8)]
+        assert client.hear() == (TEXT, b"last")
+
+
+def test_a_close_comes_after_everything_that_is_pending(echo: EchoProcess) -> None:
+    with Raw(echo.port, receive_buffer=4096) as client:
+        client.shake_hands().send(frame(TEXT, b"some") + frame(TEXT, b"close"))
+
+        assert [client.hear()[1][:1] for _ in range(8)] == [b"%d" % number for number in range(8)]
+        assert client.hear_close() == (3500, "invalid token")
+
+
 # --- what a client may not do
 
 
