@@ -150,17 +150,22 @@ class Follower:
         for web in self._webs:
             try:
                 async with websockets.connect(web.websocket_url, max_size=1 << 22, ping_interval=None) as socket:
-                    await self._connect(socket)
-                    async for frame in socket:
-                        for line in str(frame).split("\n"):
-                            await self._take(socket, json.loads(line))
-                self.close_codes.append(socket.close_code)
+                    await self._follow(socket)
             except (OSError, websockets.WebSocketException, NotAcknowledged, TimeoutError):
                 pass
             finally:
                 self._socket = None
                 self._lose_answers()
             await asyncio.sleep(RETRY_SECONDS)
+
+    async def _follow(self, socket: websockets.ClientConnection) -> None:
+        try:
+            await self._connect(socket)
+            async for frame in socket:
+                for line in str(frame).split("\n"):
+                    await self._take(socket, json.loads(line))
+        finally:
+            self.close_codes.append(socket.close_code)
 
     async def _connect(self, socket: websockets.ClientConnection) -> None:
         subs = {channel: {"recover": True, **position} for channel, position in self._positions.items()}

@@ -39,6 +39,12 @@ class Person:
         assert answer.is_success, f"{method} {path}: {answer.status_code} {answer.text}"
         return answer.json() if answer.content else None
 
+    def log_out(self, web: ServerProcess) -> None:
+        """End the session, as the app's button does; that nobody is logged in any more is said by a 401."""
+        headers = {"Authorization": f"Bearer {self.token}"}
+        answer = httpx.delete(f"{web.url}/_allauth/app/v1/auth/session", headers=headers, timeout=20)
+        assert answer.status_code == 401, answer.text
+
     def make_group(self, web: ServerProcess, title: str, *others: Person) -> str:
         """Make a group and return its id."""
         members = [other.id for other in others]
