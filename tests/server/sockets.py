@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
+import selectors
 import signal
 import socket
 import struct
 import sys
+import termios
 import time
 from types import TracebackType
 from typing import Self
@@ -158,6 +161,20 @@ class Raw:
         except ConnectionResetError:
             pass
 
+    def wait_taken(self) -> None:
+        """Wait until the server's side has taken all that was sent."""
+        deadline = time.monotonic() + WAIT_SECONDS
+        while struct.unpack("i", fcntl.ioctl(self.socket, termios.TIOCOUTQ, bytes(4)))[0]:
+            assert time.monotonic() < deadline, "it was not taken"
+            time.sleep(LOOK_SECONDS)
+
+    def wait_dropped(self) -> None:
+        """Wait until the server has reset the connection, without reading what came before."""
+        deadline = time.monotonic() + WAIT_SECONDS
+        while not self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            assert time.monotonic() < deadline, "it was not dropped"
+            time.sleep(LOOK_SECONDS)
+
     def read(self, size: int) -> bytes:
         while len(self._received) < size:
             self._read_some()
@@ -174,6 +191,24 @@ class Raw:
         if not data:
             raise EOFError(f"closed after {self._received!r}")
         self._received += data
+
+
+def flood_until_dropped(clients: list[socket.socket], data: bytes) -> None:
+    """Write to all of them what they take, until each is dropped."""
+    deadline = time.monotonic() + WAIT_SECONDS
+    with selectors.DefaultSelector() as ready:
+        for client in clients:
+            client.setblocking(False)
+            ready.register(client, selectors.EVENT_WRITE, client.send)
+        while ready.get_map():
+            assert time.monotonic() < deadline, f"{len(ready.get_map())} may still flood"
+            for key, _ in ready.select(0.1):
+                try:
+                    key.data(data)
+                except BlockingIOError:
+                    pass
+                except ConnectionError:
+                    ready.unregister(key.fileobj)
 
 
 def handshake(query: str = "", headers: dict[str, str] | None = None, *, path: str = PATH) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import selectors
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,10 +9,9 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from server.frames import CLOSE_SECONDS
 from server.front import LOOK_SECONDS
 
-from .sockets import TEXT, EchoProcess, Raw, frame
+from .sockets import TEXT, EchoProcess, Raw, flood_until_dropped, frame
 
 CROWD = 100
 MAX_MEMORY = 100 << 20
@@ -97,7 +94,7 @@ def test_clients_that_stop_reading(process: EchoProcess) -> None:
         # Who reads after all is told why; the others are dropped.
         assert crowd[-1].hear_close() == (3008, "slow")
         for client in crowd[:-1]:
-            wait_dropped(client.socket)
+            client.wait_dropped()
         assert core_used(process) < MAX_CORE
         assert friend.slowest < MAX_LATENCY_SECONDS
         assert friend.echoes > 20
@@ -109,7 +106,7 @@ def test_clients_that_flood(process: EchoProcess) -> None:
         friend = stack.enter_context(Friend(process.port))
         peak = stack.enter_context(memory_peak(process))
         crowd = [stack.enter_context(Raw(process.port)).shake_hands() for _ in range(CROWD)]
-        flood([client.socket for client in crowd], frame(TEXT, b"x" * 200) * 100, CLOSE_SECONDS * 2 + 10)
+        flood_until_dropped([client.socket for client in crowd], frame(TEXT, b"x" * 200) * 100)
 
         assert process.log.count("disconnect 3008") == CROWD
         assert core_used(process) < MAX_CORE
@@ -134,34 +131,3 @@ def test_clients_that_send_two_bytes_and_wait(process: EchoProcess) -> None:
         assert friend.slowest < MAX_LATENCY_SECONDS
         assert friend.echoes > 20
         assert peak() < MAX_MEMORY
-
-
-def wait_dropped(client: socket.socket) -> None:
-    """Wait until the server has reset the connection, without reading what came before."""
-    deadline = time.monotonic() + CLOSE_SECONDS * 3
-    while not client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-        assert time.monotonic() < deadline, "it was not dropped"
-        time.sleep(0.02)
-
-
-def flood(clients: list[socket.socket], data: bytes, seconds: float) -> None:
-    """Write to all of them what they take, until each is dropped."""
-    deadline = time.monotonic() + seconds
-    with selectors.DefaultSelector() as ready:
-        for client in clients:
-            client.setblocking(False)
-            ready.register(client, selectors.EVENT_WRITE)
-        while ready.get_map():
-            assert time.monotonic() < deadline, f"{len(ready.get_map())} may still flood"
-            for key, _ in ready.select(0.1):
-                try:
-                    client_of(key).send(data)
-                except BlockingIOError:
-                    pass
-                except ConnectionError:
-                    ready.unregister(key.fileobj)
-
-
-def client_of(key: selectors.SelectorKey) -> socket.socket:
-    assert isinstance(key.fileobj, socket.socket)
-    return key.fileobj
