@@ -278,7 +278,8 @@ class Connection:
             self._wire.pause()
 
     def _catch_up(self) -> None:
-        if self.state is State.CLOSED or not self._is_paused:
+        # All that finish in one turn ask for this; the first of them may have filled the place again.
+        if self.state is State.CLOSED or not self._is_paused or self._in_flight > MAX_IN_FLIGHT // 2:
             return
         self._is_paused = False
         while self._backlog and not self._is_paused and self.state is State.CONNECTED:
