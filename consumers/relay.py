@@ -251,7 +251,8 @@ class Relay:
         if self._layer is None:
             return
         try:
-            await asyncio.wait_for(self._layer.group_send(GROUP, message), SEND_SECONDS)
+            async with asyncio.timeout(SEND_SECONDS):
+                await self._layer.group_send(GROUP, message)
         except Exception as error:
             # Whatever the layer raises: others read it from the database within the horizon.
             log.debug("the channel layer did not take a message: %r", error)
@@ -269,14 +270,14 @@ class Relay:
                     log.debug("the channel layer fell silent: %r", error)
                     await asyncio.sleep(HEARTBEAT_SECONDS)
             finally:
-                hearing.cancel()
-                await asyncio.gather(hearing, return_exceptions=True)
+                await _end(hearing)
                 await self._close_layer(layer)
                 self._layer = None
 
     async def _hear(self, layer: Any) -> None:
         name = await layer.new_channel()
-        await asyncio.wait_for(layer.group_add(GROUP, name), SEND_SECONDS)
+        async with asyncio.timeout(SEND_SECONDS):
+            await layer.group_add(GROUP, name)
         self._layer = layer
         self._wake.set()
         while True:
@@ -290,6 +291,14 @@ class Relay:
         if layer is None:
             return
         try:
-            await asyncio.wait_for(layer.flush(), SEND_SECONDS)
+            async with asyncio.timeout(SEND_SECONDS):
+                await layer.flush()
         except Exception as error:
             log.debug("the channel layer did not close: %r", error)
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    """Cancel a task until it is over: below it, in the client of Redis, a cancellation may get lost."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait([task], timeout=0.1)

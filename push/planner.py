@@ -117,7 +117,8 @@ class Planner:
         try:
             answer = self._connected(list(device_ids))
             if inspect.isawaitable(answer):
-                answer = await asyncio.wait_for(answer, CONNECTED_SECONDS)
+                async with asyncio.timeout(CONNECTED_SECONDS):
+                    answer = await answer
         except Exception as error:
             log.warning("push.connected_unknown", error=type(error).__name__)
             answer = None

@@ -191,7 +191,8 @@ class Sender:
 
     async def _try(self, push: Push) -> Outcome:
         try:
-            return await asyncio.wait_for(self.provider.deliver(push), DELIVER_SECONDS)
+            async with asyncio.timeout(DELIVER_SECONDS):
+                return await self.provider.deliver(push)
         except TimeoutError:
             return Outcome(Verdict.RETRY, "no_answer")
         except Exception:

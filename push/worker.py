@@ -105,4 +105,5 @@ class Worker:
                 has_more = False
             if not has_more:
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(wake.wait(), POLL_SECONDS)
+                    async with asyncio.timeout(POLL_SECONDS):
+                        await wake.wait()

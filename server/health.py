@@ -78,7 +78,8 @@ async def _holds(check: Callable[[], Awaitable[bool]]) -> bool:
         running = _running[check] = asyncio.ensure_future(check())
         running.add_done_callback(lambda future: future.cancelled() or future.exception())
     try:
-        return await asyncio.wait_for(asyncio.shield(running), CHECK_SECONDS)
+        async with asyncio.timeout(CHECK_SECONDS):
+            return await asyncio.shield(running)
     except Exception:
         # Whatever it is, the answer is the same; those who need the part log the reason.
         return False

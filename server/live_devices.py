@@ -96,7 +96,8 @@ class LiveDevices:
         renew_at = loop.time()
         while True:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), max(0.0, renew_at - loop.time()))
+                async with asyncio.timeout_at(renew_at):
+                    await self._wake.wait()
                 await asyncio.sleep(COALESCE_SECONDS)
             self._wake.clear()
             changed, self._changed = self._changed, set()

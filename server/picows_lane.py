@@ -86,7 +86,8 @@ class PicowsLane:
             loop.call_later(number * step + finish, connection.close, code, reason)
         if self.connections:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._is_empty.wait(), seconds)
+                async with asyncio.timeout(seconds):
+                    await self._is_empty.wait()
         for connection in list(self.connections):
             connection.close(code, reason)
             connection.abort()

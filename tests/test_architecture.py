@@ -20,6 +20,13 @@ def test_module_opens_with_what_it_is(path: Path) -> None:
     assert ast.get_docstring(ast.parse(path.read_text())), f"{path.name} has no opening lines"
 
 
+def test_nothing_waits_in_a_way_that_may_swallow_its_cancellation() -> None:
+    # `asyncio.wait_for` of Python 3.11 returns the result of what ended just then, and the task lives on.
+    users = [str(path.relative_to(ROOT)) for path in MODULES if "asyncio.wait_for(" in path.read_text()]
+
+    assert [name for name in users if not name.startswith(("tests/", "bench/"))] == []
+
+
 def test_only_env_reads_the_environment() -> None:
     # A supervisor hands its environment on, and entry points name the settings module: neither reads a setting.
     allowed = {f"server/{name}.py" for name in ("env", "children", "run", "embedded", "asgi")} | {"manage.py"}
