@@ -30,7 +30,7 @@ PEOPLE = (Person("Alice"), Person("Bob"), Person("Carol"))
 
 GROUP = (
     ("Alice", "Welcome to Roost! This is a group of three."),
-    ("Bob", "Open this page in a second browser and log in as somebody else 👀"),
+    ("Bob", "Open this page in a second browser and log in as somebody else."),
     ("Carol", "Messages arrive at once, and nothing is lost when the server restarts. Try it: Ctrl-C and `make run`."),
     ("Alice", "You can edit and delete what you wrote, reply to a message, and see who is typing."),
 )

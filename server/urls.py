@@ -5,10 +5,12 @@ from __future__ import annotations
 from django.contrib import admin
 from django.urls import URLPattern, URLResolver, include, path
 
-from . import health
+from . import health, pages
 from .api.api import api
 
 urlpatterns: list[URLPattern | URLResolver] = [
+    path("", pages.page),
+    path("chat/<path:name>", pages.file),
     path("health/live", health.live),
     path("health/ready", health.ready),
     path("v1/", api.urls),

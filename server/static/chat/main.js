@@ -1,0 +1,132 @@
+/** Joins the parts: who is logged in, the socket, what is known, and what is shown. */
+
+import { dressAvatar, avatar, byId, h } from "./dom.js";
+import { account, details, newConversation } from "./dialogs.js";
+import { Entrance } from "./entrance.js";
+import { renderList } from "./list.js";
+import { Session } from "./session.js";
+import { Socket } from "./socket.js";
+import { Store } from "./store.js";
+import { Thread } from "./thread.js";
+
+// A short loss of connection is no news.
+const PATIENCE_MS = 1500;
+const HINT = "roost.hint";
+
+const app = byId("app");
+const session = new Session();
+const entrance = new Entrance(session, enter);
+let store = null;
+let socket = null;
+let thread = null;
+let bannerTimer = 0;
+let frame = 0;
+let due = { list: false, thread: false };
+
+function enter() {
+  entrance.close();
+  app.hidden = false;
+  showPane("list");
+  store = new Store(changed);
+  const scheme = location.protocol === "https:" ? "wss" : "ws";
+  socket = new Socket(`${scheme}://${location.host}/connection/websocket`, (fresh) => session.token(fresh), {
+    open: connected,
+    away,
+    ended: () => leave("You were logged out."),
+    publication: (channel, event) => store.publication(channel, event),
+    joined: (channel) => store.joined(channel),
+    left: (channel) => store.left(channel),
+    gap: (channel) => store.gap(channel),
+  });
+  store.connect(socket);
+  thread = new Thread(store, { back: () => showPane("list"), openDetails, follow: unfollow });
+  socket.open();
+}
+
+/** Begin anew, with nothing left in memory of whoever was here. */
+function leave(hint = "") {
+  socket?.close();
+  session.forget();
+  sessionStorage.setItem(HINT, hint);
+  location.reload();
+}
+
+async function connected() {
+  clearTimeout(bannerTimer);
+  byId("banner").hidden = true;
+  await store.refresh();
+  renderMe();
+}
+
+function away() {
+  clearTimeout(bannerTimer);
+  bannerTimer = setTimeout(() => {
+    byId("banner").textContent = navigator.onLine ? "Connecting…" : "You are offline. Messages are sent when you are back.";
+    byId("banner").hidden = false;
+  }, PATIENCE_MS);
+}
+
+/** Draw at most once per frame, whatever has changed. */
+function changed({ list = false, thread: isThread = false, arrived = null, removed = null }) {
+  due = { list: due.list || list, thread: due.thread || isThread };
+  if (arrived) thread.arrived(arrived);
+  if (removed && !store.openId) showPane("list");
+  frame ||= requestAnimationFrame(draw);
+}
+
+function draw() {
+  frame = 0;
+  if (app.hidden || !store.me) return;
+  const { list, thread: isThread } = due;
+  due = { list: false, thread: false };
+  if (isThread) thread.render();
+  if (list) renderList(store, choose);
+}
+
+function renderMe() {
+  if (!store.me) return;
+  const picture = dressAvatar(avatar(store.me.id, store.me.name), store.me.id, store.me.name, "small");
+  byId("me").replaceChildren(picture, h("span", {}, store.me.name));
+  byId("me").setAttribute("aria-label", `${store.me.name}: account`);
+}
+
+async function choose(id) {
+  if (!store.conversations.has(id)) await store.fetch(id);
+  showPane("chat");
+  await store.choose(id);
+  thread.render();
+  thread.focus();
+}
+
+function openDetails(conversation) {
+  if (conversation) details(store, conversation);
+}
+
+async function unfollow(feed) {
+  await store.rpc("feed.unfollow", { conversation: feed.id }).catch(() => {});
+}
+
+function showPane(name) {
+  app.dataset.pane = name;
+  // On a phone the list covers the conversation: what comes in there has not been seen.
+  if (name === "list" && matchMedia("(max-width: 720px)").matches) store?.choose(null);
+}
+
+byId("new-chat").addEventListener("click", () => newConversation(store, choose));
+byId("me").addEventListener("click", () => account(store, logOut));
+byId("conversations").closest("nav").addEventListener("scroll", ({ target }) => {
+  if (target.scrollHeight - target.scrollTop - target.clientHeight < 200) store.loadMoreConversations();
+});
+addEventListener("keydown", (event) => {
+  if (event.key === "Escape" && !byId("dialog").open && app.dataset.pane === "chat" && !app.hidden) showPane("list");
+});
+
+async function logOut() {
+  socket.close();
+  await session.logOut();
+  leave();
+}
+
+if (session.isLoggedIn) enter();
+else entrance.open(sessionStorage.getItem(HINT) ?? "");
+sessionStorage.removeItem(HINT);
