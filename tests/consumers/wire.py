@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from itertools import count
 from typing import Any
 
 from consumers.protocol.codes import Disconnect
+from consumers.protocol.json import JSON
 
 
 class Wire:
@@ -49,6 +51,17 @@ class Wire:
 
     def is_closed_with(self, code: Disconnect) -> bool:
         return self.closed == (code.value, code.reason)
+
+
+class Listener(Wire):
+    """A connection, as far as the hub knows it."""
+
+    codec = JSON
+
+    @property
+    def offsets(self) -> list[int]:
+        """What was heard, in the order of arrival; 0 for a hint."""
+        return [push["pub"].get("offset", 0) for push in self.pushes]
 
 
 class Clock:
@@ -95,6 +108,14 @@ class Timer:
 
     def __init__(self, cancel: Callable[[], None]) -> None:
         self.cancel = cancel
+
+
+async def until(holds: Callable[[], object], what: str, seconds: float = 10.0) -> None:
+    """Wait until something holds, for tests on the real loop."""
+    deadline = asyncio.get_running_loop().time() + seconds
+    while not holds():
+        assert asyncio.get_running_loop().time() < deadline, f"no {what} within {seconds} s"
+        await asyncio.sleep(0.005)
 
 
 def payload(frame: bytes) -> bytes:
