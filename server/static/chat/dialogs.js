@@ -197,9 +197,9 @@ function choices(store, conversation, act) {
   const isSilent = isMuted(conversation);
   const parts = [
     button(isSilent ? "Unmute" : "Mute", () => act("conversation.mute", { until: isSilent ? null : FOREVER }), { class: "secondary" }),
-    button("Hide", () => act("conversation.hide"), { class: "secondary" }),
   ];
   if (conversation.kind === "direct") {
+    parts.push(button("Hide", () => act("conversation.hide"), { class: "secondary" }));
     const block = () => store.rpc("user.block", { user: conversation.other.id }).then(() => dialog.close());
     parts.push(button("Block", block, { class: "danger" }));
   }
