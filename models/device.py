@@ -61,8 +61,8 @@ class Session(models.Model):
     """
     One log-in of one device.
 
-    Only hashes of refresh tokens are kept. ``previous_hash`` is honoured for a short grace, for a phone that never
-    saw the answer to its refresh; used after that it is a stolen token, and the session ends.
+    A refresh token names its session; of the last two only hashes are kept. The previous one is honoured for a short
+    grace, for a phone that never saw the answer to its refresh; used later it is a stolen token, and the session ends.
     """
 
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
@@ -77,10 +77,6 @@ class Session(models.Model):
 
     class Meta:
         app_label = "messaging"
-        indexes = [
-            models.Index(fields=["refresh_hash"], name="session_by_refresh"),
-            models.Index(fields=["previous_hash"], name="session_by_previous"),
-        ]
 
     def __str__(self) -> str:
         return f"session {self.id} of {self.user_id}"
