@@ -91,12 +91,17 @@ def _decoder(arguments: type[Arguments]) -> Callable[[Raw], Arguments]:
 # --- messages
 
 
+def _null() -> Raw:
+    # Not None: in a union with it msgspec takes nothing for raw.
+    return Raw(b"null")
+
+
 class Content(msgspec.Struct):
     """What a message consists of."""
 
     client_id: str
     text: str | None = None
-    data: Raw | None = None
+    data: Raw = msgspec.field(default_factory=_null)
     mentions: list[UUID] = []
     reply_to: UUID | None = None
     kind: str = "text"

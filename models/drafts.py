@@ -202,7 +202,7 @@ def json_text(data: Any) -> str:
         BadText: it holds NUL characters, which PostgreSQL's JSON cannot.
         InvalidInput: it is not JSON.
     """
-    if data is None:
+    if data is None or (isinstance(data, msgspec.Raw) and bytes(data) == b"null"):
         return ""
     try:
         # Raw bytes are decoded once, because they may hold line breaks, which end a message on the wire.
