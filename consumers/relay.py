@@ -17,6 +17,7 @@ from uuid import uuid4
 
 import msgspec
 
+from models import tasks
 from models.events import Publication
 
 from .hub import Channel, Hub
@@ -87,10 +88,7 @@ class Relay:
         ]
 
     async def stop(self) -> None:
-        for task in (*self._tasks, self._healing):
-            if task:
-                task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await tasks.end(*self._tasks, self._healing)
         if self._heal_timer:
             self._heal_timer.cancel()
         await self._close_layer(self._layer)
@@ -270,7 +268,7 @@ class Relay:
                     log.debug("the channel layer fell silent: %r", error)
                     await asyncio.sleep(HEARTBEAT_SECONDS)
             finally:
-                await _end(hearing)
+                await tasks.end(hearing)
                 await self._close_layer(layer)
                 self._layer = None
 
@@ -295,10 +293,3 @@ class Relay:
                 await layer.flush()
         except Exception as error:
             log.debug("the channel layer did not close: %r", error)
-
-
-async def _end(task: asyncio.Task[None]) -> None:
-    """Cancel a task until it is over: below it, in the client of Redis, a cancellation may get lost."""
-    while not task.done():
-        task.cancel()
-        await asyncio.wait([task], timeout=0.1)

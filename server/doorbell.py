@@ -15,6 +15,8 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from models import tasks
+
 log = structlog.get_logger("doorbell")
 
 CHANNEL = "roost:push"
@@ -54,11 +56,7 @@ class Doorbell:
         self._listening = asyncio.create_task(self._listen(wake))
 
     async def close(self) -> None:
-        for task in (*self._rings, self._listening):
-            if task is not None:
-                task.cancel()
-                with suppress(asyncio.CancelledError):
-                    await task
+        await tasks.end(*self._rings, self._listening)
         await self._redis.aclose()
 
     async def _ring(self) -> None:

@@ -21,6 +21,8 @@ from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
 from redis.exceptions import RedisError
 
+from models import tasks
+
 log = structlog.get_logger("live_devices")
 
 MARKER = "roost:live-since"
@@ -54,10 +56,7 @@ class LiveDevices:
 
     async def stop(self) -> None:
         """Say nothing more; the devices of this process are forgotten, by their sockets' end or by expiry."""
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+        await tasks.end(self._task)
         await self._redis.aclose()
 
     def add(self, device_id: UUID) -> None:
