@@ -7,12 +7,14 @@ All that the sockets of a process share: writer, receipts, hub, relay, and the h
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 from models import streams, threads
 from models.events import Publication
+from models.operations import deployment
 from models.queries import streams as stream_queries
 from models.receipts import ReceiptBatcher
 from models.writer import Writer
@@ -39,6 +41,8 @@ class Bell(Protocol):
     def ring(self) -> None: ...
     async def close(self) -> None: ...
 
+
+log = logging.getLogger(__name__)
 
 # What the writer has taken is stored within this time after the sockets are closed.
 STOP_SECONDS = 5.0
@@ -155,7 +159,7 @@ class Engine:
             self.hub,
             make_layer=self._make_layer,
             gaps=lambda ranges: threads.run(stream_queries.gaps, ranges),
-            unseen=lambda snapshot, tops: threads.run(stream_queries.unseen, snapshot, tops),
+            unseen=lambda snapshot, tops: threads.run(_unseen, snapshot, tops),
             lost=self._subscriptions.lost,
             promote=self._subscriptions.promote,
         )
@@ -174,3 +178,10 @@ class Engine:
         # Operations run in threads; the relay belongs to the loop.
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._committed, publications)
+
+
+def _unseen(snapshot: str | None, tops: Mapping[str, int]) -> tuple[list[Publication], str]:
+    """What the watch asks every few seconds; a failover is noticed on the way."""
+    if deployment.follow_timeline():
+        log.warning("the database has failed over: a new epoch has begun")
+    return stream_queries.unseen(snapshot, tops)
