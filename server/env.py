@@ -7,14 +7,18 @@ word for word, in ``.env.example`` and ``docs/settings.md``; a test compares the
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 DEVELOPMENT_SECRET = "development-only-secret-key-that-production-refuses-to-start-with"  # noqa: S105 - refused in production
+SECRET_CHARACTERS = 50
+# As Django's own check has it: fewer different characters are no random text.
+SECRET_DISTINCT = 5
 ROOT = Path(__file__).resolve().parent.parent
 # `make run` leaves the addresses of the servers it started in the first one, for commands beside it; the second wins.
 # Tests read neither (`ROOST_WITHOUT_FILES`): what a developer keeps there must not reach them.
@@ -128,6 +132,29 @@ class Env(BaseSettings):
     )
     push_ttl_seconds: int = Field(86_400 * 7, ge=60, description="Life of a push at the provider.")
 
+    @model_validator(mode="after")
+    def _is_safe(self) -> Self:
+        if self.is_production and (unsafe := "; ".join(self._unsafe())):
+            raise ValueError(f"not with ROOST_ENV=production: {unsafe}")
+        return self
+
+    def _unsafe(self) -> Iterator[str]:
+        """What nobody may run in front of users; Django's ``check --deploy`` judges the rest."""
+        if self.secret_key == DEVELOPMENT_SECRET:
+            yield "ROOST_SECRET_KEY is the one that everybody knows"
+        elif len(self.secret_key) < SECRET_CHARACTERS or len(set(self.secret_key)) < SECRET_DISTINCT:
+            yield f"ROOST_SECRET_KEY needs {SECRET_CHARACTERS} random characters"
+        if self.debug:
+            yield "ROOST_DEBUG shows settings and source to strangers"
+        if not self.words(self.allowed_hosts) or "*" in self.words(self.allowed_hosts):
+            yield "ROOST_ALLOWED_HOSTS has to name the hosts"
+        if "*" in self.words(self.allowed_origins):
+            yield "ROOST_ALLOWED_ORIGINS has to name the origins"
+        if not self.require_durable_database:
+            yield "ROOST_REQUIRE_DURABLE_DATABASE=false loses messages that were acknowledged"
+        if self.push_provider == "memory":
+            yield "ROOST_PUSH_PROVIDER=memory sends nothing"
+
     @property
     def is_production(self) -> bool:
         return self.env == "production"
@@ -153,10 +180,12 @@ def load() -> Env:
     try:
         return Env(_env_file=None if "ROOST_WITHOUT_FILES" in os.environ else FILES)
     except ValidationError as error:
-        lines = [f"  {_variable(problem['loc'])}: {problem['msg']}" for problem in error.errors()]
+        lines = [f"  {_line(problem['loc'], problem['msg'])}" for problem in error.errors()]
         raise BadEnvironment("Settings that do not fit:\n" + "\n".join(lines)) from None
 
 
-def _variable(location: tuple[str | int, ...]) -> str:
+def _line(location: tuple[str | int, ...], message: str) -> str:
+    if not location:
+        return message.removeprefix("Value error, ")
     name = str(location[0])
-    return name if name.isupper() else f"ROOST_{name.upper()}"
+    return f"{name if name.isupper() else f'ROOST_{name.upper()}'}: {message}"
