@@ -91,6 +91,10 @@ class Clock:
             for callback in soon:
                 callback()
 
+    def hang(self, seconds: float) -> None:
+        """Let time pass without doing anything, as a loop does that is held up."""
+        self._now += seconds
+
     def advance(self, seconds: float) -> None:
         """Let time pass, and do what becomes due in between."""
         until = self._now + seconds
