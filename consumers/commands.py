@@ -244,6 +244,8 @@ class Commands:
     async def _call(self, connection: Connection, id: int, method: Method, arguments: Any) -> None:
         assert connection.user is not None
         caller = rpc.Caller(connection.user, connection.device, connection.session, self._receipts)
+        if method.may_log_out:
+            connection.hold_close()
         try:
             if method.is_immediate:
                 data = rpc.encode(method.call(caller, arguments))
@@ -258,6 +260,8 @@ class Commands:
             connection.answer(connection.codec.encode_rpc(id, data))
         finally:
             connection.finish()
+            if method.may_log_out:
+                connection.release_close()
 
     # --- channels
 

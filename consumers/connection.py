@@ -113,6 +113,7 @@ class Connection:
         "_clock",
         "_expires_at",
         "_handlers",
+        "_held_closes",
         "_in_flight",
         "_is_collecting",
         "_is_paused",
@@ -156,6 +157,8 @@ class Connection:
         self._is_paused = False
         self._backlog: deque[bytes] | None = None
         self._backlog_bytes = 0
+        # While a command may end its own connection: the closes that wait for its reply.
+        self._held_closes: list[Disconnect] | None = None
         self._stale_at = now + CONNECT_SECONDS
         self._ping_at = self._pong_until = self._expires_at = NEVER
 
@@ -326,11 +329,24 @@ class Connection:
         """Close the connection, after what was answered before."""
         if self.state is State.CLOSED:
             return
+        if self._held_closes is not None:
+            self._held_closes.append(code)
+            return
         self._is_collecting = False
         self.flush()
         self.state = State.CLOSED
         self._wire.close(code.value, code.reason)
         self._handlers.closed(self)
+
+    def hold_close(self) -> None:
+        """Let a command that ends its own connection be answered first; ``release_close`` follows the reply."""
+        if self._held_closes is None:
+            self._held_closes = []
+
+    def release_close(self) -> None:
+        closes, self._held_closes = self._held_closes, None
+        if closes:
+            self.disconnect(closes[0])
 
     # --- time
 

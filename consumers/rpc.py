@@ -59,24 +59,28 @@ Arguments = TypeVar("Arguments")
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """One method. ``is_immediate``: it needs no database and is called in the event loop."""
+    """
+    One method. ``is_immediate``: it needs no database and is called in the event loop. ``may_log_out``: it may end the
+    very session that calls it.
+    """
 
     call: Callable[[Caller, Any], Any]
     arguments: type
     decode: Callable[[Raw], Any]
     is_immediate: bool = False
+    may_log_out: bool = False
 
 
 METHODS: dict[str, Method] = {}
 
 
 def _method(
-    name: str, arguments: type[Arguments], *, is_immediate: bool = False
+    name: str, arguments: type[Arguments], *, is_immediate: bool = False, may_log_out: bool = False
 ) -> Callable[[Callable[[Caller, Arguments], Any]], Callable[[Caller, Arguments], Any]]:
     """Enter a function into the table."""
 
     def enter(function: Callable[[Caller, Arguments], Any]) -> Callable[[Caller, Arguments], Any]:
-        METHODS[name] = Method(function, arguments, _decoder(arguments), is_immediate)
+        METHODS[name] = Method(function, arguments, _decoder(arguments), is_immediate, may_log_out)
         return function
 
     return enter
@@ -412,7 +416,7 @@ def _update_me(caller: Caller, arguments: UpdateMe) -> Any:
     return users.update_me(actor=caller.user, name=arguments.name, data=arguments.data)
 
 
-@_method("user.delete_account", Nothing)
+@_method("user.delete_account", Nothing, may_log_out=True)
 def _delete_account(caller: Caller, arguments: Nothing) -> Any:
     users.delete_account(actor=caller.user)
     return {}
@@ -475,7 +479,7 @@ def _list_devices(caller: Caller, arguments: Nothing) -> Any:
     return user_queries.devices(actor=caller.user)
 
 
-@_method("device.remove", Id)
+@_method("device.remove", Id, may_log_out=True)
 def _remove_device(caller: Caller, arguments: Id) -> Any:
     devices.remove(actor=caller.user, device_id=arguments.id)
     return {}
@@ -486,7 +490,7 @@ def _list_sessions(caller: Caller, arguments: Nothing) -> Any:
     return user_queries.sessions(actor=caller.user, current=caller.session)
 
 
-@_method("session.revoke", Id)
+@_method("session.revoke", Id, may_log_out=True)
 def _revoke_session(caller: Caller, arguments: Id) -> Any:
     sessions.revoke_session(actor=caller.user, session_id=arguments.id)
     return {}

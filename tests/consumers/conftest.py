@@ -46,4 +46,4 @@ def phone_of(engine: Engine) -> Callable[[Person], Phone]:
     """``phone_of(alice)`` is a phone of hers, not connected yet."""
     from tests.consumers.phone import Phone
 
-    return lambda person: Phone(engine, person)
+    return lambda person: Phone(engine, person.login)

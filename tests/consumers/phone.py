@@ -56,10 +56,10 @@ class Person:
 class Phone:
     """One socket of a person."""
 
-    def __init__(self, engine: Engine, person: Person, login: OpenedSession | None = None) -> None:
+    def __init__(self, engine: Engine, login: OpenedSession) -> None:
         self.wire = Wire()
         self._connection = engine.connection(self.wire)
-        self._token = factories.access_token(login or person.login)
+        self._token = factories.access_token(login)
         self._ids = count(1)
 
     async def connect(self, **subs: dict[str, Any]) -> dict[str, dict[str, Any]]:

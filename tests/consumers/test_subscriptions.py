@@ -374,7 +374,7 @@ async def test_a_deleted_conversation_ends_for_everyone(
 
 async def test_a_revoked_session_closes_its_own_sockets_only(engine: Engine, bob: Person) -> None:
     other_login = await threads.run(factories.make_session, bob.user)
-    phone, laptop = Phone(engine, bob), Phone(engine, bob, other_login)
+    phone, laptop = Phone(engine, bob.login), Phone(engine, other_login)
     await phone.connect()
     await laptop.connect()
 

@@ -83,8 +83,9 @@ def test_a_second_start_takes_seconds_and_keeps_the_data(clone: Clone) -> None:
 def test_only_its_own_folder_is_touched(clone: Clone) -> None:
     owner = os.geteuid() if clone.user is None else clone.user
 
+    # Without optional locks git only looks: otherwise it may write its index anew, as us.
     changed = subprocess.run(
-        ["git", "-c", f"safe.directory={clone.folder}", "status", "--porcelain"],
+        ["git", "--no-optional-locks", "-c", f"safe.directory={clone.folder}", "status", "--porcelain"],
         cwd=clone.folder,
         capture_output=True,
         text=True,
