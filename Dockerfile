@@ -15,7 +15,6 @@ WORKDIR /app
 COPY --from=build /opt/venv /opt/venv
 COPY . .
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 ROOST_HOST=0.0.0.0 ROOST_PORT=8000
-RUN python manage.py collectstatic --no-input
 
 USER roost
 EXPOSE 8000

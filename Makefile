@@ -54,7 +54,7 @@ lock: $(VENV)/dev.stamp
 	echo uv | $(COMPILE) - -o requirements-uv.lock
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache static-collected
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -not -path './.roost/*' -prune -exec rm -rf {} +
 
 $(VENV): $(VENV)/run.stamp

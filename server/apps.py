@@ -1,6 +1,7 @@
-"""The Django app of the ``server`` package: commands, checks and accounts; it has no tables of its own."""
+"""The Django apps of the ``server`` package: commands, accounts and the admin; no tables of their own."""
 
 from django.apps import AppConfig
+from django.contrib.admin.apps import AdminConfig
 
 
 class ServerConfig(AppConfig):
@@ -14,3 +15,7 @@ class ServerConfig(AppConfig):
         from .wiring import build_engine
 
         build_with(build_engine)
+
+
+class RoostAdminConfig(AdminConfig):
+    default_site = "server.admin_site.Site"

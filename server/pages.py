@@ -1,4 +1,7 @@
-"""The chat page at ``/`` and its files: read once, served with validators, under a strict content security policy."""
+"""
+The chat page at ``/`` with its files, and the files of the admin: served with validators, under a strict content
+security policy. No process of its own for files, and nothing to collect: there are few, and they are small.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,13 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from django.contrib import admin
 from django.http import Http404, HttpRequest, HttpResponse
 from django.http.response import HttpResponseNotModified
 
-FOLDER = Path(__file__).resolve().parent / "static" / "chat"
+CHAT = Path(__file__).resolve().parent / "static" / "chat"
+# Laid out for addresses that begin with ``admin/``.
+ADMIN = Path(admin.__file__).resolve().parent / "static"
 # Nothing inline, nothing from elsewhere; the socket is on the own host.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -31,18 +37,29 @@ class File(NamedTuple):
 
 async def page(request: HttpRequest) -> HttpResponse:
     """The chat page."""
-    return _serve(request, "index.html")
+    return _serve(request, CHAT, "index.html")
 
 
 async def file(request: HttpRequest, name: str) -> HttpResponse:
     """One of the page's files."""
-    return _serve(request, name)
+    return _serve(request, CHAT, name)
 
 
-def _serve(request: HttpRequest, name: str) -> HttpResponse:
-    found = _files().get(name)
-    if found is None:
+async def icon(request: HttpRequest) -> HttpResponse:
+    """What browsers ask for by themselves."""
+    return _serve(request, CHAT, "icon.svg")
+
+
+async def admin_file(request: HttpRequest, name: str) -> HttpResponse:
+    """A style, script or image of the admin."""
+    return _serve(request, ADMIN, name)
+
+
+def _serve(request: HttpRequest, folder: Path, name: str) -> HttpResponse:
+    path = _paths(folder).get(name)
+    if path is None:
         raise Http404
+    found = _read(path)
     if found.etag in request.headers.get("If-None-Match", ""):
         response: HttpResponse = HttpResponseNotModified()
     else:
@@ -59,11 +76,12 @@ def _serve(request: HttpRequest, name: str) -> HttpResponse:
 
 
 @cache
-def _files() -> dict[str, File]:
+def _paths(folder: Path) -> dict[str, Path]:
     """All files by name; only these can be asked for, whatever the path says."""
-    return {str(path.relative_to(FOLDER)): _read(path) for path in FOLDER.rglob("*") if path.is_file()}
+    return {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
 
 
+@cache
 def _read(path: Path) -> File:
     content = path.read_bytes()
     kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"

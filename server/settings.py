@@ -24,12 +24,11 @@ LANGUAGE_CODE = "en"
 APPEND_SLASH = False
 
 INSTALLED_APPS = [
-    "django.contrib.admin",
+    "server.apps.RoostAdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
     "django.contrib.messages",
-    "django.contrib.staticfiles",
     "corsheaders",
     "channels",
     "allauth",
@@ -161,8 +160,8 @@ AUTH_PASSWORD_VALIDATORS = [
 # Django's own beside it would hash every wrong password twice.
 AUTHENTICATION_BACKENDS = ["allauth.account.auth_backends.AuthenticationBackend"]
 
+# The admin's, see server/pages.py.
 STATIC_URL = "/static/"
-STATIC_ROOT = ROOT / "static-collected"
 
 if ROOST.email_url:
     _mail = urlsplit(ROOST.email_url)

@@ -11,6 +11,8 @@ from .api.api import api
 urlpatterns: list[URLPattern | URLResolver] = [
     path("", pages.page),
     path("chat/<path:name>", pages.file),
+    path("favicon.ico", pages.icon),
+    path("static/<path:name>", pages.admin_file),
     path("health/live", health.live),
     path("health/ready", health.ready),
     path("v1/", api.urls),

@@ -161,16 +161,6 @@ def test_commands_of_the_image_work_by_hand(compose: dict[str, Any], image: Path
     assert worker.stop() == 0
 
 
-def test_static_files_are_collected_into_the_image(image: Path) -> None:
-    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(image)}
-    command = [sys.executable, "manage.py", "collectstatic", "--no-input"]
-
-    done = subprocess.run(command, cwd=image, env=environment, capture_output=True, text=True)
-
-    assert done.returncode == 0, done.stderr
-    assert (image / "static-collected" / "admin").is_dir()
-
-
 @pytest.fixture
 def proxied(deploy: Callable[..., Deployment], tmp_path: Path) -> Iterator[tuple[Deployment, int]]:
     """Two web processes behind a real Caddy with the real Caddyfile, and Caddy's port."""

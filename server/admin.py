@@ -1,0 +1,222 @@
+"""
+The admin: to look at the main tables, and to do what an operator has to do to an account.
+
+What operations guard is only shown, because a row changed behind their back is a change that no app hears of. Lists of
+large tables are ordered by their primary key, which begins with the time, and are never counted beyond a bound.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+from uuid import UUID
+
+from django.contrib import admin, messages
+from django.contrib.auth.models import Group
+from django.core.paginator import Paginator
+from django.db import transaction
+from django.db.models import Model, Q, QuerySet
+from django.http import HttpRequest
+
+from models.conversation import Conversation, Member
+from models.device import Device, Session
+from models.message import Message
+from models.notification import Delivery
+from models.operations import sessions, users
+from models.user import Block, User
+
+# Generic for the type checker alone.
+if TYPE_CHECKING:
+    AnyAdmin = admin.ModelAdmin[Any]
+    AnyPaginator = Paginator[Any]
+else:
+    AnyAdmin = admin.ModelAdmin
+    AnyPaginator = Paginator
+
+MAX_COUNTED_ROWS = 10_000
+
+
+# Rights are given to people; there are few operators.
+admin.site.unregister(Group)
+
+
+class BoundedPaginator(AnyPaginator):
+    """Pages of a table that may be huge: counting stops where nobody turns the page any more."""
+
+    @property
+    def count(self) -> int:
+        rows = cast("QuerySet[Any]", self.object_list)
+        return rows.order_by()[:MAX_COUNTED_ROWS].count()
+
+
+class Shown(AnyAdmin):
+    """A table that is only looked at. Ids are found by an index; what else can be searched for, ``find_text`` says."""
+
+    id_fields: ClassVar[tuple[str, ...]] = ("id",)
+    search_fields: ClassVar[tuple[str, ...]] = ("id",)
+    search_help_text = "An id"
+    ordering = ("-id",)
+    list_per_page = 50
+    show_full_result_count = False
+    paginator = BoundedPaginator
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        """Find an id, whichever column it is in."""
+        if not search_term:
+            return queryset, False
+        try:
+            id = UUID(search_term.strip())
+        except ValueError:
+            return self.find_text(queryset, search_term.strip()), False
+        condition = Q()
+        for field in self.id_fields:
+            condition |= Q(**{field: id})
+        return queryset.filter(condition), False
+
+    def find_text(self, queryset: QuerySet[Any], text: str) -> QuerySet[Any]:
+        """Find what is no id."""
+        return queryset.none()
+
+
+@admin.register(User)
+class UserAdmin(Shown):
+    """People: who they are and what they may; ending their sessions, deactivating and deleting them."""
+
+    list_display = ("__str__", "email", "external_id", "is_active", "is_staff", "created_at")
+    list_filter = ("is_active", "is_staff")
+    search_help_text = "A whole e-mail address, external id or id, or the beginning of a name"
+    fields = ("id", "email", "name", "external_id", "data", "created_at", "is_active", "is_staff", "is_superuser")
+    readonly_fields = ("id", "email", "name", "external_id", "data", "created_at")
+    actions = ("end_sessions",)
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return super(Shown, self).has_change_permission(request, obj)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return super(Shown, self).has_delete_permission(request, obj)
+
+    def find_text(self, queryset: QuerySet[User], text: str) -> QuerySet[User]:
+        if "@" in text:
+            return queryset.filter(email=text.lower())
+        return queryset.filter(Q(name__istartswith=text) | Q(external_id=text))
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> tuple[str, ...]:
+        """Only a superuser makes operators."""
+        if request.user.is_superuser:
+            return self.readonly_fields
+        return (*self.readonly_fields, "is_staff", "is_superuser")
+
+    @admin.action(description="End all sessions", permissions=["change"])
+    def end_sessions(self, request: HttpRequest, queryset: QuerySet[User]) -> None:
+        for user in queryset:
+            sessions.revoke_all(actor=user.id)
+        self.message_user(request, "Their devices are logged out.", messages.SUCCESS)
+
+    @transaction.atomic
+    def save_model(self, request: HttpRequest, obj: User, form: Any, change: bool) -> None:
+        """Whoever is deactivated is logged out everywhere, at once."""
+        super().save_model(request, obj, form, change)
+        if not obj.is_active:
+            sessions.revoke_all(actor=obj.id)
+
+    def delete_model(self, request: HttpRequest, obj: User) -> None:
+        """Delete as people delete themselves."""
+        users.delete_account(actor=obj.id)
+
+    @transaction.atomic
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[User]) -> None:
+        for user in queryset:
+            users.delete_account(actor=user.id)
+
+    def get_deleted_objects(
+        self, objs: Any, request: HttpRequest
+    ) -> tuple[list[str], dict[str, int], set[str], list[str]]:
+        """Say whom it is about; what belongs to them is removed by the operation, whoever may see it here."""
+        names = [str(user) for user in objs]
+        return names, {"people": len(names)}, set(), []
+
+
+@admin.register(Block)
+class BlockAdmin(Shown):
+    list_display = ("blocker", "blocked", "created_at")
+    list_select_related = ("blocker", "blocked")
+    id_fields = ("id", "blocker", "blocked")
+    search_help_text = "The id of a block or of one of the two"
+
+
+@admin.register(Device)
+class DeviceAdmin(Shown):
+    """Installed apps. Where their pushes go is as good as a secret, and not shown."""
+
+    list_display = ("user", "platform", "name", "app_version", "locale", "has_push_target", "last_seen_at")
+    list_select_related = ("user",)
+    list_filter = ("platform", "push_provider")
+    id_fields = ("id", "user")
+    search_help_text = "The id of a device or of its user"
+    exclude = ("target",)
+
+    @admin.display(boolean=True, description="push")
+    def has_push_target(self, device: Device) -> bool:
+        return bool(device.target)
+
+
+@admin.register(Session)
+class SessionAdmin(Shown):
+    list_display = ("user", "device", "created_at", "rotated_at", "expires_at", "revoked_at")
+    list_select_related = ("user", "device")
+    list_filter = (("revoked_at", admin.EmptyFieldListFilter),)
+    id_fields = ("id", "user", "device")
+    search_help_text = "The id of a session, of its user or of its device"
+    exclude = ("refresh_hash", "previous_hash")
+
+
+@admin.register(Conversation)
+class ConversationAdmin(Shown):
+    list_display = ("__str__", "kind", "member_count", "created_at")
+    list_filter = ("kind",)
+    id_fields = ("id", "direct_low", "direct_high")
+    search_help_text = "The beginning of a title, the id of a conversation, or of one of the two in a direct one"
+
+    def find_text(self, queryset: QuerySet[Conversation], text: str) -> QuerySet[Conversation]:
+        return queryset.filter(title__istartswith=text)
+
+
+@admin.register(Member)
+class MemberAdmin(Shown):
+    list_display = ("user", "conversation", "role", "read_seq", "delivered_seq", "muted_until", "joined_at")
+    list_select_related = ("user", "conversation")
+    list_filter = ("role", "notification_level", "is_hidden")
+    id_fields = ("id", "user", "conversation")
+    search_help_text = "The id of a user or of a conversation"
+    exclude = ("xid",)
+
+
+@admin.register(Message)
+class MessageAdmin(Shown):
+    """Messages, found by ids: nobody reads through what people write to each other."""
+
+    list_display = ("id", "conversation", "seq", "kind", "sender_id", "created_at", "edited_at", "deleted_at")
+    list_select_related = ("conversation",)
+    list_filter = ("kind",)
+    id_fields = ("id", "conversation")
+    search_help_text = "The id of a message or of a conversation"
+
+
+@admin.register(Delivery)
+class DeliveryAdmin(Shown):
+    """Pushes: what became of them, and why."""
+
+    list_display = ("id", "user_id", "provider", "state", "reason", "attempts", "not_before", "finished_at")
+    list_filter = ("state", "provider")
+    id_fields = ("id", "notification", "device_id", "user_id")
+    search_help_text = "The id of a push, of its notification, device or user"
