@@ -40,8 +40,14 @@ def configure(*, level: str, as_json: bool) -> None:
     logging.basicConfig(level=level, handlers=[handler], force=True)
     for name in _TOO_TALKATIVE:
         logging.getLogger(name).setLevel(max(logging.INFO, logging.getLevelName(level)))
+    # An answer that tells a client of its mistake is none of the operator's business.
+    logging.getLogger("django.request").addFilter(_is_our_fault)
     # The pool tells of every connection that it lends.
     logging.getLogger("psycopg").setLevel(logging.WARNING)
+
+
+def _is_our_fault(record: logging.LogRecord) -> bool:
+    return int(getattr(record, "status_code", 500)) >= 500
 
 
 def _last(as_json: bool) -> list[Any]:

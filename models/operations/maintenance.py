@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
+from django.conf import settings
 from django.db import connection
 from django.utils import timezone
 
@@ -26,6 +27,12 @@ _SLICE = 5_000
 _DELETE = """
 DELETE FROM {table} WHERE id IN (
     SELECT id FROM {table} WHERE {condition} LIMIT {slice} FOR UPDATE SKIP LOCKED
+)
+"""
+
+_DELETE_PUBLICATIONS = """
+DELETE FROM messaging_publication WHERE (stream_id, "offset") IN (
+    SELECT stream_id, "offset" FROM messaging_publication WHERE created_at < %s LIMIT %s FOR UPDATE SKIP LOCKED
 )
 """
 
@@ -56,6 +63,7 @@ def jobs() -> dict[str, Callable[[], int]]:
         "expired_session_targets": silence_expired_sessions,
         "deliveries": prune_deliveries,
         "notifications": prune_notifications,
+        "publications": prune_publications,
         "sessions": prune_sessions,
         "writer_batches": prune_writer_batches,
     }
@@ -84,6 +92,15 @@ def prune_notifications() -> int:
         "(SELECT FROM messaging_delivery d WHERE d.notification_id = messaging_notification.id)"
     )
     return _delete("messaging_notification", condition, KEEP_FINISHED_DELIVERIES)
+
+
+def prune_publications() -> int:
+    """
+    Delete what is older than recovery and sync reach. Messages stay, and so does each stream's top: whoever is up to
+    date stays so, and whoever missed what is gone is told that it cannot be recovered.
+    """
+    oldest = timezone.now() - timedelta(days=settings.ROOST.retention_days)
+    return _in_slices(_DELETE_PUBLICATIONS, [oldest, _SLICE])
 
 
 def prune_sessions() -> int:

@@ -6,13 +6,17 @@ from typing import Any
 import pytest
 from django.db.models import Model
 from django.utils import timezone
+from pytest_django.fixtures import Settings
 
 from models.device import Device, Session
 from models.ids import new_id
+from models.message import Message
 from models.notification import Delivery, Notification
 from models.operations import maintenance
-from models.stream import WriterBatch
+from models.queries.streams import recover
+from models.stream import Publication, Stream, WriterBatch
 from models.user import User
+from tests import factories
 
 pytestmark = pytest.mark.django_db
 
@@ -112,6 +116,27 @@ def test_a_phone_whose_log_in_expired_gets_no_more_pushes() -> None:
     expired.device.refresh_from_db()
     live.device.refresh_from_db()
     assert (expired.device.target, live.device.target) == ("", "two")
+
+
+def test_publications_are_deleted_once_recovery_no_longer_reaches_them(settings: Settings) -> None:
+    settings.ROOST = settings.ROOST.model_copy(update={"retention_days": 10})
+    alice = factories.make_user("Alice")
+    group = factories.make_group(alice)
+    first, second = factories.send_all(alice, group, ["one", "two"])
+    days_ago = timezone.now() - timedelta(days=11)
+    Publication.objects.exclude(message_id=second).update(created_at=days_ago)
+    top = Stream.objects.get(id=group.id).top
+
+    count = maintenance.prune_publications()
+
+    assert count >= 2
+    assert list(Publication.objects.values_list("message_id", flat=True)) == [second]
+    assert Message.objects.filter(id__in=[first, second]).count() == 2
+    known = {after: recover([(group.channel, after, "")])[group.channel] for after in (top - 2, top - 1, top)}
+    assert known[top - 2].publications is None
+    assert [p.offset for p in known[top - 1].publications or []] == [top]
+    assert known[top].publications == []
+    assert {recovered.position.top for recovered in known.values()} == {top}
 
 
 def test_writer_batches_are_deleted_after_an_hour() -> None:

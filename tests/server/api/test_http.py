@@ -93,7 +93,12 @@ def test_without_a_good_token_nobody_is_let_in(web: ServerProcess, header: str) 
 def test_nothing_of_a_mistake_is_logged_as_a_failure(web: ServerProcess, alice: Person) -> None:
     ask(web, "POST", "/conversations/direct", alice, content=b"{")
 
+    ask(web, "GET", "/nowhere", alice)
+    ask(web, "GET", "/me")
+
     assert "Traceback" not in web.log
+    assert "Not Found" not in web.log
+    assert "Unauthorized" not in web.log
 
 
 # --- sending
