@@ -14,7 +14,7 @@ COMPILE = $(UV) pip compile --generate-hashes --no-annotate --no-header --univer
 ARGS =
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format bench lock clean sound
+.PHONY: help run test check format bench lock proto clean sound
 .DELETE_ON_ERROR:
 
 help:
@@ -24,6 +24,7 @@ help:
 	@echo 'make format  let the formatter and the linter mend what they can'
 	@echo 'make bench   measure, beside other servers'
 	@echo 'make lock    lock the dependencies anew after a change of pyproject.toml'
+	@echo 'make proto   generate the messages anew after a change of client.proto'
 	@echo 'make clean   remove the environment and caches (data under .roost stays)'
 
 run: $(VENV)/run.stamp
@@ -52,6 +53,10 @@ lock: $(VENV)/dev.stamp
 	$(COMPILE) pyproject.toml -o requirements.lock
 	$(COMPILE) --constraint requirements.lock --extra dev pyproject.toml -o requirements-dev.lock
 	echo uv | $(COMPILE) - -o requirements-uv.lock
+
+# The version decides which protobuf library is the oldest that reads the result.
+proto: $(VENV)/dev.stamp
+	$(UV) tool run --from grpcio-tools==1.85.1 python -m grpc_tools.protoc -I . --python_out=. --pyi_out=. consumers/protocol/client.proto
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -112,12 +112,16 @@ class Commands:
             version=VERSION,
             expires=True,
             ttl=max(int(seconds), 1),
-            data={
-                "user": claims.user,
-                "device": claims.device,
-                "session": claims.session,
-                "more_conversations": bool(snapshot.others or snapshot.is_cut),
-            },
+            data=messages.Raw(
+                rpc.encode(
+                    {
+                        "user": claims.user,
+                        "device": claims.device,
+                        "session": claims.session,
+                        "more_conversations": bool(snapshot.others or snapshot.is_cut),
+                    }
+                )
+            ),
             subs=subs,
             ping=self._ping_seconds,
             pong=True,
@@ -290,7 +294,7 @@ class Commands:
         since = request.since
         if since and since.epoch not in ("", position.epoch):
             return connection.refuse(id, ErrorCode.UNRECOVERABLE_POSITION)
-        result = HistoryResult([to_wire(p) for p in publications], position.epoch, position.top)
+        result = HistoryResult([to_wire(p, connection.codec) for p in publications], position.epoch, position.top)
         connection.reply(Reply(id=id, history=result))
 
     def presence(self, connection: Connection, id: int, request: messages.PresenceRequest) -> None:

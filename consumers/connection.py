@@ -15,8 +15,9 @@ from typing import Any, Protocol
 from uuid import UUID, uuid4
 
 from .protocol import messages
+from .protocol.codec import Codec, Undecodable
 from .protocol.codes import Disconnect, ErrorCode, Unsubscribe
-from .protocol.json import JSON, Codec, Undecodable
+from .protocol.json import JSON
 from .protocol.messages import Command, Error, Push, Reply
 from .rate_limit import Bucket, Verdict
 
@@ -30,7 +31,6 @@ CONNECT_SECONDS = 10.0
 # How long a new token may take to come after the old one has run out.
 EXPIRY_GRACE_SECONDS = 25.0
 
-PING = JSON.frame([b"{}"])
 NEVER = float("inf")
 
 
@@ -134,10 +134,10 @@ class Connection:
         "write",
     )
 
-    def __init__(self, wire: Wire, handlers: Handlers, clock: Clock, pace: Pace) -> None:
+    def __init__(self, wire: Wire, handlers: Handlers, clock: Clock, pace: Pace, codec: Codec = JSON) -> None:
         now = clock.time()
         self.client = ""
-        self.codec: Codec = JSON
+        self.codec = codec
         self.state = State.NEW
         self.user: UUID | None = None
         self.session: UUID | None = None
@@ -155,7 +155,7 @@ class Connection:
         self._is_collecting = False
         self._in_flight = 0
         self._is_paused = False
-        self._backlog: deque[bytes] | None = None
+        self._backlog: deque[bytes | list[Command]] | None = None
         self._backlog_bytes = 0
         # While a command may end its own connection: the closes that wait for its reply.
         self._held_closes: list[Disconnect] | None = None
@@ -179,9 +179,9 @@ class Connection:
             self.state = State.CLOSED
             self._handlers.closed(self)
 
-    def _take(self, payload: bytes) -> None:
+    def _take(self, payload: bytes | list[Command]) -> None:
         try:
-            commands = self.codec.decode(payload)
+            commands = payload if isinstance(payload, list) else self.codec.decode(payload)
         except Undecodable:
             return self.disconnect(Disconnect.BAD_REQUEST)
         now = self._clock.time()
@@ -191,24 +191,18 @@ class Connection:
                 break
             # The rest of a frame waits with the others for the connect reply, or for what is in flight.
             if (self._is_paused or self.state is State.CONNECTING) and number:
-                self._keep_commands(commands[number:])
+                self._backlog = self._backlog or deque()
+                # They stand before everything that comes later.
+                self._backlog.appendleft(commands[number:])
                 break
             self._handle(command, now)
         self._is_collecting = False
         self.flush()
 
-    def _keep_commands(self, commands: list[Command]) -> None:
-        rest = b"\n".join(messages.encode_command(command) for command in commands)
-        # They stand before everything that came later.
-        self._keep(rest, first=True)
-
-    def _keep(self, payload: bytes, *, first: bool = False) -> None:
+    def _keep(self, payload: bytes) -> None:
         if self._backlog is None:
             self._backlog = deque()
-        if first:
-            self._backlog.appendleft(payload)
-        else:
-            self._backlog.append(payload)
+        self._backlog.append(payload)
         self._backlog_bytes += len(payload)
         if len(self._backlog) > MAX_BACKLOG_FRAMES or self._backlog_bytes > MAX_BACKLOG_BYTES:
             self.disconnect(Disconnect.TOO_MANY_REQUESTS)
@@ -287,7 +281,8 @@ class Connection:
         self._is_paused = False
         while self._backlog and not self._is_paused and self.state is State.CONNECTED:
             payload = self._backlog.popleft()
-            self._backlog_bytes -= len(payload)
+            if not isinstance(payload, list):
+                self._backlog_bytes -= len(payload)
             self._take(payload)
         if not self._is_paused and self.state is State.CONNECTED:
             self._backlog = None
@@ -386,5 +381,5 @@ class Connection:
         elif now >= self._ping_at:
             self._ping_at += self._pace.ping
             self._pong_until = min(self._pong_until, now + self._pace.pong)
-            self.write(PING)
+            self.write(self.codec.ping)
         return min(self._stale_at, self._pong_until, self._expires_at, self._ping_at)

@@ -11,13 +11,17 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
+from urllib.parse import parse_qs
 
 from channels.consumer import AsyncConsumer
 
 from .connection import Connection
 from .engine import Engine, obtain
 from .lane import EXTENSION, Lane
+from .protocol.codec import Codec
 from .protocol.codes import Disconnect
+from .protocol.json import JSON
+from .protocol.protobuf import PROTOBUF
 
 # Unsent output of a connection on the fallback lane, in bytes; beyond it the client is too slow.
 MAX_UNSENT_BYTES = 1 << 20
@@ -33,14 +37,15 @@ class RealtimeConsumer(AsyncConsumer):  # type: ignore[misc]
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         await receive()
         engine = await obtain()
+        subprotocol, codec = choose_encoding(scope)
         lane = scope.get("extensions", {}).get(EXTENSION)
         if lane is not None:
-            await self._serve_frames(engine, cast(Lane, lane), receive, send)
+            await self._serve_frames(engine, codec, cast(Lane, lane), receive, send)
         else:
-            await self._serve_events(engine, scope, receive, send)
+            await self._serve_events(engine, codec, subprotocol, receive, send)
 
-    async def _serve_frames(self, engine: Engine, lane: Lane, receive: Receive, send: Send) -> None:
-        connection = engine.connection(lane)
+    async def _serve_frames(self, engine: Engine, codec: Codec, lane: Lane, receive: Receive, send: Send) -> None:
+        connection = engine.connection(lane, codec)
         lane.attach(connection.receive)
         try:
             await send({"type": "websocket.accept"})
@@ -48,11 +53,12 @@ class RealtimeConsumer(AsyncConsumer):  # type: ignore[misc]
         finally:
             connection.lost()
 
-    async def _serve_events(self, engine: Engine, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+    async def _serve_events(
+        self, engine: Engine, codec: Codec, subprotocol: str | None, receive: Receive, send: Send
+    ) -> None:
         outbox = Outbox(send)
-        connection = engine.connection(outbox)
-        offered = scope.get("subprotocols") or ()
-        await send({"type": "websocket.accept", "subprotocol": JSON_NAME if JSON_NAME in offered else None})
+        connection = engine.connection(outbox, codec)
+        await send({"type": "websocket.accept", "subprotocol": subprotocol})
         writing = asyncio.ensure_future(outbox.run())
         try:
             await self._read(connection, outbox, receive)
@@ -69,7 +75,15 @@ class RealtimeConsumer(AsyncConsumer):  # type: ignore[misc]
             await outbox.readable.wait()
 
 
-JSON_NAME = "centrifuge-json"
+def choose_encoding(scope: dict[str, Any]) -> tuple[str | None, Codec]:
+    """The subprotocol to select, only ever one that was offered, and the encoding to speak."""
+    offered = scope.get("subprotocols") or ()
+    for codec in (PROTOBUF, JSON):
+        if codec.subprotocol in offered:
+            return codec.subprotocol, codec
+    query = parse_qs(scope.get("query_string", b""))
+    asked = query.get(b"cf_protocol") or query.get(b"format")
+    return None, PROTOBUF if asked == [b"protobuf"] else JSON
 
 
 class Outbox:

@@ -22,6 +22,7 @@ from models.writer import Writer
 from .commands import Commands, Devices
 from .connection import Connection, Pace, Wire
 from .hub import Hub
+from .protocol.codec import Codec
 from .relay import Relay
 from .subscriptions import Subscriptions
 from .timers import Timers
@@ -164,9 +165,9 @@ class Engine:
             promote=self._subscriptions.promote,
         )
 
-    def connection(self, wire: Wire) -> Connection:
+    def connection(self, wire: Wire, codec: Codec) -> Connection:
         """Make the client of a new socket."""
-        connection = Connection(wire, self._commands, self._loop, self._pace)
+        connection = Connection(wire, self._commands, self._loop, self._pace, codec)
         self._timers.add(connection, connection.on_time(self._loop.time()) or 0)
         return connection
 

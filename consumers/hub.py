@@ -13,10 +13,14 @@ from uuid import UUID
 
 from models.events import Publication
 
-from .protocol.json import Codec
+from .info import Info
+from .protocol.codec import Codec, Unsuitable
+from .protocol.codes import Disconnect
 from .protocol.messages import Publication as WirePublication
 from .protocol.messages import Raw
 
+# Publications of the operator's channels, whose data is any bytes.
+RAW_KIND = "publication"
 # A frame stays well below what clients take in one message (1 MiB in some SDKs).
 MAX_FRAME_BYTES = 512 * 1024
 
@@ -25,6 +29,9 @@ class Listener(Protocol):
     """What the hub needs of a connection."""
 
     codec: Codec
+
+    def disconnect(self, code: Disconnect) -> None:
+        """Closes it."""
 
     @property
     def write(self) -> Callable[[bytes], None]:
@@ -198,10 +205,15 @@ class Hub:
                 encoded = frames[codec.name] = encode(codec, channel.name, publications)
             for frame in encoded:
                 listener.write(frame)
+            if not encoded:
+                listener.disconnect(Disconnect.INAPPROPRIATE_PROTOCOL)
         for listener, upto in tuple(channel.late.items()):
             if rest := [p for p in publications if p.offset > upto or not p.offset]:
-                for frame in encode(listener.codec, channel.name, rest):
+                encoded = encode(listener.codec, channel.name, rest)
+                for frame in encoded:
                     listener.write(frame)
+                if not encoded:
+                    listener.disconnect(Disconnect.INAPPROPRIATE_PROTOCOL)
 
     def _settle(self, channel: Channel) -> None:
         for listener, upto in tuple(channel.late.items()):
@@ -211,12 +223,15 @@ class Hub:
 
 
 def encode(codec: Codec, channel: str, publications: Iterable[Publication]) -> list[bytes]:
-    """Put publications into as few frames as their size allows."""
+    """Put publications into as few frames as their size allows; none if one of them does not suit the encoding."""
     frames: list[bytes] = []
     pushes: list[bytes] = []
     size = 0
     for publication in publications:
-        push = codec.encode_publication(channel, to_wire(publication))
+        try:
+            push = codec.encode_publication(channel, to_wire(publication, codec))
+        except Unsuitable:
+            return []
         if pushes and size + len(push) > MAX_FRAME_BYTES:
             frames.append(codec.frame(pushes))
             pushes, size = [], 0
@@ -226,11 +241,17 @@ def encode(codec: Codec, channel: str, publications: Iterable[Publication]) -> l
     return frames
 
 
-def to_wire(publication: Publication) -> WirePublication:
-    """A publication as the protocol has it."""
+def to_wire(publication: Publication, codec: Codec) -> WirePublication:
+    """
+    A publication as the protocol has it.
+
+    Raises:
+        Unsuitable: this encoding cannot carry its data.
+    """
     return WirePublication(
-        data=Raw(publication.data),
+        # What we wrote ourselves is JSON on one line.
+        data=codec.check(publication.data) if publication.kind == RAW_KIND else Raw(publication.data),
         offset=publication.offset,
-        info=None if publication.info is None else Raw(publication.info),
+        info=None if publication.info is None else Info.read(publication.info).to_wire(codec),
         tags=publication.tags,
     )

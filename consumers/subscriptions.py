@@ -25,6 +25,7 @@ from models.queries.streams import ConnectSnapshot, Position, Recovered
 from .connection import Connection, State, Subscription
 from .hub import Channel, Hub, to_wire
 from .protocol import messages
+from .protocol.codec import Codec
 from .protocol.codes import Disconnect, ErrorCode, Unsubscribe
 from .protocol.messages import Push, Reply, Subscribed, SubscribeResult
 from .relay import Relay
@@ -111,7 +112,7 @@ class Subscriptions:
                 self._hub.release(place.channel)
                 continue
             recovered = snapshot.recovered.get(name)
-            results[name] = _result(place, recovered)
+            results[name] = _result(connection.codec, place, recovered)
             places.append(place)
         return results, places
 
@@ -212,7 +213,7 @@ class Subscriptions:
             elif recovered and recovered.publications is None and request.flag & REJECT_UNRECOVERED:
                 outcome = ErrorCode.UNRECOVERABLE_POSITION
             elif connection.state is State.CONNECTED:
-                connection.reply(Reply(id=id, subscribe=_result(place, recovered, since)))
+                connection.reply(Reply(id=id, subscribe=_result(connection.codec, place, recovered, since)))
                 connection.flush()
                 self._hub.attach(place.channel, connection, place.upto)
             self._hub.release(place.channel)
@@ -368,7 +369,9 @@ def is_known_namespace(name: str) -> bool:
     return name.startswith((channels.CHAT, channels.FEED, channels.PERSONAL))
 
 
-def _result(place: Place, recovered: Recovered | None, since: tuple[int, str] | None = None) -> SubscribeResult:
+def _result(
+    codec: Codec, place: Place, recovered: Recovered | None, since: tuple[int, str] | None = None
+) -> SubscribeResult:
     """What a reply says of a channel. Recovered, it has the position that the client had; else the present one."""
     result = SubscribeResult(recoverable=True, positioned=True, epoch=place.channel.epoch, offset=place.upto)
     if recovered is None:
@@ -378,7 +381,7 @@ def _result(place: Place, recovered: Recovered | None, since: tuple[int, str] | 
         publications = [*recovered.publications, *place.missed]
         result.recovered = True
         result.offset = since[0] if since else place.upto - len(publications)
-        result.publications = [to_wire(p) for p in publications]
+        result.publications = [to_wire(p, codec) for p in publications]
     return result
 
 

@@ -46,7 +46,8 @@ class LaneSettings:
     max_message: int = 65536
     max_unsent: int = 1 << 20
     max_connections: int = 50_000
-    subprotocols: tuple[str, ...] = ("centrifuge-json",)
+    # In the order of preference.
+    subprotocols: tuple[str, ...] = ("centrifuge-protobuf", "centrifuge-json")
     origins: Origins = field(default_factory=Origins)
     proxies: Proxies = field(default_factory=Proxies)
 

@@ -1,54 +1,27 @@
-"""The JSON encoding: one object per line, text frames. Pure; ``Codec`` is what a second encoding has to offer."""
+"""The JSON encoding: one object per line, text frames. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Protocol
 
 import msgspec
 
+from .codec import Codec, Undecodable, Unsuitable
 from .framing import text_frame
-from .messages import Command, Publication, Push, Reply
-
-
-class Undecodable(Exception):
-    """A frame that is not the protocol's; the connection is closed with 3501."""
-
-
-class Codec(Protocol):
-    """One encoding."""
-
-    name: str
-
-    def decode(self, payload: bytes) -> list[Command]:
-        """
-        Read the commands of one frame.
-
-        Raises:
-            Undecodable: it holds none, or something else.
-        """
-
-    def encode(self, reply: Reply) -> bytes:
-        """Write one reply."""
-
-    def encode_rpc(self, id: int, data: bytes) -> bytes:
-        """Write the answer to an rpc; ``data`` goes in as it is."""
-
-    def encode_publication(self, channel: str, publication: Publication) -> bytes:
-        """Write a publication's push."""
-
-    def frame(self, replies: Sequence[bytes]) -> bytes:
-        """Put replies into one finished frame."""
+from .messages import Command, Publication, Push, Raw, Reply
 
 
 class JsonCodec:
     """Lines of JSON."""
 
     name = "json"
+    subprotocol = "centrifuge-json"
 
     def __init__(self) -> None:
         self._decode = msgspec.json.Decoder(Command).decode
+        self._check = msgspec.json.Decoder(Raw).decode
         self._encoder = msgspec.json.Encoder()
+        self.ping = self.frame([b"{}"])
 
     def decode(self, payload: bytes) -> list[Command]:
         try:
@@ -58,6 +31,22 @@ class JsonCodec:
             return [self._decode(line) for line in _lines(payload)]
         except (msgspec.DecodeError, ValueError, RecursionError) as error:
             raise Undecodable(str(error)) from None
+
+    def check(self, data: bytes) -> Raw:
+        try:
+            if not data.isascii():
+                data.decode()
+            self._check(data)
+        except (msgspec.DecodeError, ValueError, RecursionError):
+            raise Unsuitable from None
+        # A line break would end the line; within JSON it means nothing.
+        return Raw(msgspec.json.format(data, indent=-1) if b"\n" in data or b"\r" in data else data)
+
+    def wrap_delta(self, data: bytes) -> Raw:
+        try:
+            return Raw(self._encoder.encode(data.decode()))
+        except UnicodeDecodeError:
+            raise Unsuitable from None
 
     def encode(self, reply: Reply) -> bytes:
         return self._encoder.encode(reply)
@@ -71,6 +60,9 @@ class JsonCodec:
     def frame(self, replies: Sequence[bytes]) -> bytes:
         return text_frame(replies[0] if len(replies) == 1 else b"\n".join(replies))
 
+    def body(self, replies: Sequence[bytes]) -> bytes:
+        return b"\n".join(replies) + b"\n"
+
 
 def _lines(payload: bytes) -> Iterable[bytes]:
     lines = payload.removesuffix(b"\n").split(b"\n")
@@ -79,4 +71,4 @@ def _lines(payload: bytes) -> Iterable[bytes]:
     return lines
 
 
-JSON = JsonCodec()
+JSON: Codec = JsonCodec()

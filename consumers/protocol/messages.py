@@ -1,12 +1,11 @@
 """
 The protocol's messages as structs, one for each in the order of the specification; the encodings share them.
 
-Requests ignore members that they do not know. Results omit what has its default; ``always`` members have none.
+Requests ignore members that they do not know. Results omit what has its default; members without one are always there.
+``Raw`` is what goes through as it came: JSON text where the other side speaks JSON, any bytes elsewhere.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import msgspec
 
@@ -18,7 +17,22 @@ class Message(msgspec.Struct, omit_defaults=True, gc=False):
     """The base of all."""
 
 
+class Empty(Message):
+    """A member without members; it is present all the same."""
+
+
 # --- requests
+
+
+class FilterNode(Message):
+    """A tags filter, or a part of one: see ``filters``."""
+
+    op: str = ""
+    key: str = ""
+    cmp: str = ""
+    val: str = ""
+    vals: list[str] = []
+    nodes: list[FilterNode] = []
 
 
 class SubscribeRequest(Message):
@@ -32,7 +46,7 @@ class SubscribeRequest(Message):
     recoverable: bool = False
     join_leave: bool = False
     delta: str = ""
-    tf: Raw = NOTHING
+    tf: FilterNode | None = None
     flag: int = 0
     type: int = 0
 
@@ -43,6 +57,7 @@ class ConnectRequest(Message):
     subs: dict[str, SubscribeRequest] = msgspec.field(default_factory=dict)
     name: str = ""
     version: str = ""
+    headers: dict[str, str] = msgspec.field(default_factory=dict)
 
 
 class UnsubscribeRequest(Message):
@@ -100,9 +115,18 @@ class Command(Message):
     presence: PresenceRequest | None = None
     presence_stats: PresenceRequest | None = None
     history: HistoryRequest | None = None
+    ping: Empty | None = None
     send: SendRequest | None = None
     refresh: RefreshRequest | None = None
     sub_refresh: SubRefreshRequest | None = None
+
+
+class EmulationRequest(Message):
+    """Later commands of a client whose way in is not its way out; ``data`` is a frame."""
+
+    node: str = ""
+    session: str = ""
+    data: Raw = NOTHING
 
 
 # --- results
@@ -117,9 +141,10 @@ class ClientInfo(Message):
 
 class Publication(Message):
     data: Raw
-    info: Raw | None = None
+    info: ClientInfo | None = None
     offset: int = 0
     tags: dict[str, str] | None = None
+    delta: bool = False
 
 
 class SubscribeResult(Message):
@@ -133,6 +158,7 @@ class SubscribeResult(Message):
     positioned: bool = False
     data: Raw = NOTHING
     was_recovering: bool = False
+    delta: bool = False
 
 
 class ConnectResult(Message):
@@ -140,10 +166,21 @@ class ConnectResult(Message):
     version: str
     expires: bool = False
     ttl: int = 0
-    data: Any = None
+    data: Raw = NOTHING
     subs: dict[str, SubscribeResult] | None = None
     ping: int = 0
     pong: bool = False
+    session: str = ""
+    node: str = ""
+
+
+class PresenceResult(Message):
+    presence: dict[str, ClientInfo]
+
+
+class PresenceStatsResult(Message):
+    num_clients: int
+    num_users: int
 
 
 class HistoryResult(Message):
@@ -152,13 +189,18 @@ class HistoryResult(Message):
     offset: int
 
 
+class RPCResult(Message):
+    data: Raw = NOTHING
+
+
 class RefreshResult(Message):
     expires: bool = False
     ttl: int = 0
 
 
-class Empty(Message):
-    """A result without members; it is present all the same."""
+class SubRefreshResult(Message):
+    expires: bool = False
+    ttl: int = 0
 
 
 class Error(Message):
@@ -167,9 +209,24 @@ class Error(Message):
     temporary: bool = False
 
 
+# --- pushes
+
+
+class Presence(Message):
+    """Somebody came or went."""
+
+    info: ClientInfo
+
+
 class Unsubscribed(Message):
     code: int
     reason: str
+
+
+class Asynchronous(Message):
+    """A message to one connection."""
+
+    data: Raw
 
 
 class Subscribed(Message):
@@ -179,13 +236,26 @@ class Subscribed(Message):
     epoch: str = ""
     offset: int = 0
     positioned: bool = False
+    data: Raw = NOTHING
+
+
+class Disconnected(Message):
+    """What a close frame says, for transports that have none."""
+
+    code: int
+    reason: str
+    reconnect: bool = False
 
 
 class Push(Message):
     channel: str = ""
     pub: Publication | None = None
+    join: Presence | None = None
+    leave: Presence | None = None
     unsubscribe: Unsubscribed | None = None
+    message: Asynchronous | None = None
     subscribe: Subscribed | None = None
+    disconnect: Disconnected | None = None
 
 
 class Reply(Message):
@@ -198,16 +268,12 @@ class Reply(Message):
     subscribe: SubscribeResult | None = None
     unsubscribe: Empty | None = None
     publish: Empty | None = None
+    presence: PresenceResult | None = None
+    presence_stats: PresenceStatsResult | None = None
     history: HistoryResult | None = None
-    rpc: Raw | None = None
+    rpc: RPCResult | None = None
     refresh: RefreshResult | None = None
+    sub_refresh: SubRefreshResult | None = None
 
 
 PONG = Command()
-
-_encode = msgspec.json.Encoder().encode
-
-
-def encode_command(command: Command) -> bytes:
-    """Write a command as JSON: how one that has to wait is kept."""
-    return _encode(command)

@@ -12,6 +12,7 @@ from django.conf import settings
 from consumers.connection import Pace
 from consumers.engine import Engine
 from consumers.protocol.codes import Disconnect
+from consumers.protocol.json import JSON
 from models import channels, threads
 from models.operations.sessions import OpenedSession
 from models.user import User
@@ -58,7 +59,7 @@ class Phone:
 
     def __init__(self, engine: Engine, login: OpenedSession) -> None:
         self.wire = Wire()
-        self._connection = engine.connection(self.wire)
+        self._connection = engine.connection(self.wire, JSON)
         self._token = factories.access_token(login)
         self._ids = count(1)
 

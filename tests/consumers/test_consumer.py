@@ -30,8 +30,8 @@ async def open_socket(engine: Engine) -> AsyncIterator[Open]:
     """``await open_socket()`` is a websocket that was accepted; it is closed when the test ends."""
     sockets: list[WebsocketCommunicator] = []
 
-    async def open(subprotocols: list[str] | None = None) -> WebsocketCommunicator:
-        socket = WebsocketCommunicator(application, PATH, subprotocols=subprotocols)
+    async def open(subprotocols: list[str] | None = None, query: str = "") -> WebsocketCommunicator:
+        socket = WebsocketCommunicator(application, PATH + query, subprotocols=subprotocols)
         sockets.append(socket)
         is_accepted, socket.chosen = await socket.connect()
         assert is_accepted
@@ -114,11 +114,32 @@ async def test_a_method_says_what_is_wrong_in_words_for_programs(open_socket: Op
     assert elsewhere["error"] == {"code": 404, "message": "conversation_not_found"}
 
 
-@pytest.mark.parametrize("offered", [["centrifuge-json"], ["other", "centrifuge-json"], ["centrifuge-protobuf"], None])
-async def test_of_the_offered_subprotocols_ours_is_chosen(open_socket: Open, offered: list[str] | None) -> None:
-    socket = await open_socket(offered)
+@pytest.mark.parametrize(
+    ("offered", "query", "chosen", "speaks"),
+    [
+        (["centrifuge-json"], "", "centrifuge-json", "json"),
+        (["other", "centrifuge-json"], "", "centrifuge-json", "json"),
+        (["centrifuge-json", "centrifuge-protobuf"], "", "centrifuge-protobuf", "protobuf"),
+        (["other"], "", None, "json"),
+        ([""], "", None, "json"),
+        (None, "", None, "json"),
+        (None, "?cf_protocol_version=v2&cf_protocol=protobuf", None, "protobuf"),
+        (["other"], "?format=protobuf", None, "protobuf"),
+        (["centrifuge-json"], "?format=protobuf", "centrifuge-json", "json"),
+    ],
+)
+async def test_the_encoding_is_what_was_asked_for(
+    open_socket: Open, offered: list[str] | None, query: str, chosen: str | None, speaks: str
+) -> None:
+    socket = await open_socket(offered, query)
 
-    assert socket.chosen == ("centrifuge-json" if offered and "centrifuge-json" in offered else None)
+    await socket.send_to(
+        **({"bytes_data": b"\x04\x08\x01\x22\x00"} if speaks == "protobuf" else {"text_data": '{"id":1,"connect":{}}'})
+    )
+
+    assert socket.chosen == chosen
+    # A connect without a token: understood, and refused.
+    assert await hear_close(socket) == (3501, "bad request")
 
 
 @pytest.mark.parametrize("data", [{"text_data": "hello"}, {"text_data": " "}, {"bytes_data": b"\xff\x00"}])

@@ -71,11 +71,6 @@ def test_every_command_is_understood(text: str) -> None:
     assert JSON.decode(text.encode()) == [COMMANDS[text]]
 
 
-@pytest.mark.parametrize("text", COMMANDS)
-def test_a_command_that_had_to_wait_is_the_same_afterwards(text: str) -> None:
-    assert JSON.decode(messages.encode_command(COMMANDS[text])) == [COMMANDS[text]]
-
-
 @pytest.mark.parametrize("end", ["", "\n"])
 def test_a_frame_may_hold_many_commands_one_a_line(end: str) -> None:
     assert JSON.decode(("\n".join(COMMANDS) + end).encode()) == list(COMMANDS.values())

@@ -58,6 +58,9 @@ class Listener(Wire):
 
     codec = JSON
 
+    def disconnect(self, code: Disconnect) -> None:
+        self.close(code.value, code.reason)
+
     @property
     def offsets(self) -> list[int]:
         """What was heard, in the order of arrival; 0 for a hint."""
