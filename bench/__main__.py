@@ -23,6 +23,8 @@ from .servers import Peer, Said
 from .tools import Held, Programs, Run, hold, run_load
 
 IN_GROUP = 500
+# Whatever else the machine does only adds to what a server's work costs: the best of some runs is nearest to the truth.
+ROUNDS = 3
 IDLE = 2000
 SENDERS = (1, 100, 1000)
 
@@ -53,17 +55,23 @@ def load(programs: Programs, peer: Peer, said: Said, **options: Any) -> Run:
     )
 
 
+def best(measure_once: Callable[[], Run]) -> Run:
+    """Measure several times; the run that cost least."""
+    return min((measure_once() for _ in range(ROUNDS)), key=lambda run: run.cpu_us)
+
+
 def measure(programs: Programs, peer: Peer) -> None:
     """Print all figures of one server."""
     print(f"\n## {peer.name}\n")
-    one = load(programs, peer, peer.fan_out, connections=IN_GROUP, sends=200)
+    one = best(lambda: load(programs, peer, peer.fan_out, connections=IN_GROUP, sends=200))
     print(f"fan-out to {IN_GROUP}, one at a time: {one.cpu_us:6.2f} µs per delivery, p99 {one.p99_ms:.1f} ms")
     slow = peer.name == "Channels tutorial"
     if not slow:
-        many = load(programs, peer, peer.fan_out, connections=IN_GROUP, sends=800, in_flight=64)
+        many = best(lambda: load(programs, peer, peer.fan_out, connections=IN_GROUP, sends=800, in_flight=64))
         print(f"fan-out to {IN_GROUP}, 64 in flight:  {many.cpu_us:6.2f} µs per delivery")
     if peer.name != "C floor":
-        rpc = load(programs, peer, peer.rpc, connections=IN_GROUP, sends=40 if slow else 200, echo=True)
+        sends = 40 if slow else 200
+        rpc = best(lambda: load(programs, peer, peer.rpc, connections=IN_GROUP, sends=sends, echo=True))
         print(
             f"rpc answered, {IN_GROUP} connections:  {rpc.cpu_us:6.1f} µs each, "
             f"{rpc.rate:,.0f}/s, p99 {rpc.p99_ms:.1f} ms"
