@@ -15,7 +15,7 @@ from threading import Lock
 from typing import Any, ParamSpec, TypeVar
 
 from django.conf import settings
-from django.db import close_old_connections
+from django.db import InterfaceError, OperationalError, close_old_connections, connection
 
 from .errors import Unavailable
 
@@ -74,5 +74,22 @@ def _connected(function: Callable[[], Value]) -> Value:
     close_old_connections()
     try:
         return function()
+    except (InterfaceError, OperationalError):
+        _replace_broken_connections()
+        raise
     finally:
         close_old_connections()
+
+
+_replacing = Lock()
+
+
+def _replace_broken_connections() -> None:
+    """What broke one connection has mostly broken those that wait in the pool too: look now, not when they are used."""
+    database: Any = connection
+    used = database.connection
+    if (used is None or used.closed) and database.pool and _replacing.acquire(blocking=False):
+        try:
+            database.pool.check()
+        finally:
+            _replacing.release()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -11,6 +12,8 @@ import httpx
 
 from tests.servers import Deployment, ServerProcess
 
+# How often a request is made again that was answered with "try again in a moment".
+MAX_TRIES = 10
 MAKE_PEOPLE = """
 import json
 from tests.factories import make_logged_in_user
@@ -28,14 +31,18 @@ class Person:
     device: str
 
     def call(self, web: ServerProcess, method: str, path: str, **body: Any) -> Any:
-        """Make one HTTP request and return its JSON; fails on an error answer."""
-        answer = httpx.request(
-            method,
-            f"{web.url}/v1{path}",
-            json=body or None,
-            headers={"Authorization": f"Bearer {self.token}"},
-            timeout=20,
-        )
+        """Make one HTTP request, again where the answer says so, and return its JSON; fails on an error answer."""
+        for _ in range(MAX_TRIES):
+            answer = httpx.request(
+                method,
+                f"{web.url}/v1{path}",
+                json=body or None,
+                headers={"Authorization": f"Bearer {self.token}"},
+                timeout=20,
+            )
+            if answer.status_code != 503:
+                break
+            time.sleep(float(answer.headers["Retry-After"]))
         assert answer.is_success, f"{method} {path}: {answer.status_code} {answer.text}"
         return answer.json() if answer.content else None
 
