@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any, Protocol
 from uuid import UUID
@@ -13,22 +13,29 @@ from uuid import UUID
 import msgspec
 
 from models import channels
-from models.drafts import MessageDraft, StoredMessage
-from models.errors import DomainError, SessionRevoked, TokenExpired, TokenInvalid, Unavailable
+from models.drafts import MessageDraft, PublicationDraft, StoredMessage
+from models.errors import DomainError, InvalidInput, SessionRevoked, TokenExpired, TokenInvalid, Unavailable
+from models.events import Publication
 from models.queries import admission
 from models.queries import streams as stream_queries
 from models.receipts import ReceiptBatcher
 from models.writer import Writer
 
 from . import rpc
-from .connection import Connection, State
-from .hub import to_wire
+from .authentication import Authenticator
+from .connection import NOBODY, Connection, State
+from .identity import NEVER, Identity
+from .info import Info
+from .namespaces import Namespace, Namespaces, is_chat
+from .presence import Presence
 from .protocol import messages
+from .protocol.codec import Codec, Unsuitable
 from .protocol.codes import Disconnect, ErrorCode
-from .protocol.messages import ConnectResult, HistoryResult, RefreshResult, Reply
+from .protocol.messages import ConnectResult, HistoryResult, Raw, RefreshResult, Reply, SubscribeResult
+from .relay import Relay
 from .rpc import Content, Method
-from .subscriptions import ATTEMPTS, Subscriptions, is_known_namespace
-from .tokens import AccessTokens, Claims
+from .subscriptions import ATTEMPTS, MAX_CHANNEL_BYTES, Opening, Refused, Subscriptions
+from .views import RAW_KIND, to_wire
 
 log = logging.getLogger(__name__)
 
@@ -53,21 +60,31 @@ class Commands:
         writer: Writer,
         receipts: ReceiptBatcher,
         subscriptions: Subscriptions,
-        tokens: AccessTokens,
+        relay: Relay,
+        authenticator: Authenticator,
+        namespaces: Namespaces,
+        presence: Presence,
         devices: Devices,
         run: Run,
         ping_seconds: int,
+        is_insecure: bool,
     ) -> None:
         self._writer = writer
         self._receipts = receipts
         self._subscriptions = subscriptions
-        self._tokens = tokens
+        self._relay = relay
+        self._authenticator = authenticator
+        self._namespaces = namespaces
+        self._presence = presence
         self._devices = devices
         self._run = run
         self._ping_seconds = ping_seconds
+        self._is_insecure = is_insecure
         self._tasks: set[asyncio.Task[None]] = set()
         self.subscribe = subscriptions.subscribe
         self.unsubscribe = subscriptions.unsubscribe
+        self.sub_refresh = subscriptions.sub_refresh
+        self.expired = subscriptions.expired
 
     async def stop(self) -> None:
         """Give up what is still under way."""
@@ -78,58 +95,76 @@ class Commands:
     # --- connecting
 
     def connect(self, connection: Connection, id: int, request: messages.ConnectRequest) -> None:
-        if not request.token:
+        if not request.token and not self._is_insecure:
             return connection.disconnect(Disconnect.BAD_REQUEST)
-        try:
-            claims = self._tokens.verify(request.token)
-        except TokenExpired:
-            return connection.refuse_connect(id, ErrorCode.TOKEN_EXPIRED)
-        except TokenInvalid:
-            return connection.disconnect(Disconnect.INVALID_TOKEN)
-        self._spawn(self._connect(connection, id, request, claims))
+        self._spawn(self._connect(connection, id, request))
 
-    async def _connect(self, connection: Connection, id: int, request: messages.ConnectRequest, claims: Claims) -> None:
+    async def _connect(self, connection: Connection, id: int, request: messages.ConnectRequest) -> None:
         try:
-            for _ in range(ATTEMPTS):
-                snapshot = await self._subscriptions.begin(claims.user, claims.session, request.subs)
-                attached = self._subscriptions.attach_all(connection, snapshot)
-                if attached:
-                    break
+            await self._try_to_connect(connection, id, request)
+        except TokenExpired:
+            connection.refuse_connect(id, ErrorCode.TOKEN_EXPIRED)
+        except (TokenInvalid, SessionRevoked, InvalidInput):
+            connection.disconnect(Disconnect.INVALID_TOKEN)
+        except Refused as refused:
+            if isinstance(refused.code, Disconnect):
+                connection.disconnect(refused.code)
             else:
-                return connection.refuse_connect(id, ErrorCode.INTERNAL)
-        except SessionRevoked:
-            return connection.disconnect(Disconnect.INVALID_TOKEN)
+                connection.refuse_connect(id, refused.code)
+        except Unsuitable:
+            connection.disconnect(Disconnect.INAPPROPRIATE_PROTOCOL)
         except Exception as error:
             _log_outage(error, "connecting failed")
-            return connection.refuse_connect(id, ErrorCode.INTERNAL)
+            connection.refuse_connect(id, ErrorCode.INTERNAL)
+
+    async def _try_to_connect(self, connection: Connection, id: int, request: messages.ConnectRequest) -> None:
+        identity = await self._authenticator.connection(request.token) if request.token else NOBODY
+        for _ in range(ATTEMPTS):
+            opening = await self._subscriptions.begin(identity, request)
+            # Others see it as what it is called here.
+            connection.identity = opening.identity
+            for name, (terms, _, _) in opening.granted.items():
+                await self._subscriptions.appear(connection, name, terms)
+            attached = self._subscriptions.attach_all(connection, opening)
+            if attached:
+                break
+        else:
+            raise Refused(ErrorCode.INTERNAL)
         subs, places = attached
         if connection.state is not State.CONNECTING:
+            self._subscriptions.vanish(connection, opening)
             return self._subscriptions.release(places)
-        seconds = claims.expires_at - time.time()
-        connection.connected(claims.user, claims.session, claims.device, seconds)
+        identity = opening.identity
+        seconds = identity.expires_at - time.time()
+        connection.connected(identity, seconds)
+        connection.reply(Reply(id=id, connect=self._connect_result(connection, opening, subs, seconds)))
+        connection.flush()
+        self._subscriptions.settle_all(connection, opening, places)
+        if identity.device is not None:
+            self._devices.add(identity.device)
+
+    def _connect_result(
+        self, connection: Connection, opening: Opening, subs: dict[str, SubscribeResult], seconds: float
+    ) -> ConnectResult:
         result = ConnectResult(
             client=connection.client,
             version=VERSION,
-            expires=True,
-            ttl=max(int(seconds), 1),
-            data=messages.Raw(
-                rpc.encode(
-                    {
-                        "user": claims.user,
-                        "device": claims.device,
-                        "session": claims.session,
-                        "more_conversations": bool(snapshot.others or snapshot.is_cut),
-                    }
-                )
-            ),
-            subs=subs,
+            subs=subs or None,
             ping=self._ping_seconds,
             pong=True,
         )
-        connection.reply(Reply(id=id, connect=result))
-        connection.flush()
-        self._subscriptions.settle_all(connection, snapshot, places)
-        self._devices.add(claims.device)
+        if seconds != NEVER:
+            result.expires, result.ttl = True, max(int(seconds), 1)
+        identity, chat = opening.identity, opening.chat
+        if chat is not None:
+            about = {
+                "user": identity.person,
+                "device": identity.device,
+                "session": identity.session,
+                "more_conversations": bool(chat.others or chat.is_cut),
+            }
+            result.data = Raw(rpc.encode(about))
+        return result
 
     def closed(self, connection: Connection) -> None:
         self._subscriptions.leave(connection)
@@ -139,41 +174,49 @@ class Commands:
     def refresh(self, connection: Connection, id: int, request: messages.RefreshRequest) -> None:
         if not request.token:
             return connection.disconnect(Disconnect.BAD_REQUEST)
+        connection.begin()
+        self._spawn(self._refresh(connection, id, request.token))
+
+    async def _refresh(self, connection: Connection, id: int, token: str) -> None:
         try:
-            claims = self._tokens.verify(request.token)
+            identity = await self._authenticator.connection(token)
+            is_same = (identity.user, identity.session) == (connection.identity.user, connection.session)
+            if not is_same or not await self._is_alive(identity):
+                return connection.disconnect(Disconnect.INVALID_TOKEN)
         except TokenExpired:
             return connection.disconnect(Disconnect.EXPIRED)
         except TokenInvalid:
             return connection.disconnect(Disconnect.INVALID_TOKEN)
-        if claims.user != connection.user or claims.session != connection.session:
-            return connection.disconnect(Disconnect.INVALID_TOKEN)
-        connection.begin()
-        self._spawn(self._refresh(connection, id, claims))
-
-    async def _refresh(self, connection: Connection, id: int, claims: Claims) -> None:
-        try:
-            alive = await self._run(admission.is_session_alive, user_id=claims.user, session_id=claims.session)
         except Exception as error:
             _log_outage(error, "refreshing failed")
             return connection.refuse(id, ErrorCode.INTERNAL)
         finally:
             connection.finish()
-        if not alive:
-            return connection.disconnect(Disconnect.INVALID_TOKEN)
-        seconds = claims.expires_at - time.time()
+        seconds = identity.expires_at - time.time()
         connection.expire_in(seconds)
-        connection.reply(Reply(id=id, refresh=RefreshResult(expires=True, ttl=max(int(seconds), 1))))
+        result = RefreshResult()
+        if seconds != NEVER:
+            result.expires, result.ttl = True, max(int(seconds), 1)
+        connection.reply(Reply(id=id, refresh=result))
+
+    async def _is_alive(self, identity: Identity) -> bool:
+        """Whether the session of a token of ours may still be used."""
+        if identity.session is None:
+            return True
+        alive: bool = await self._run(admission.is_session_alive, user_id=identity.person, session_id=identity.session)
+        return alive
 
     # --- messages
 
     def publish(self, connection: Connection, id: int, request: messages.PublishRequest) -> None:
-        """Publishing in a conversation is sending: the data is ``message.send``'s, the answer empty."""
-        conversation = channels.conversation_id(request.channel)
-        if not request.channel:
+        """Publish in a channel. In a conversation that is sending: the data is ``message.send``'s, the answer empty."""
+        name = request.channel
+        if not name:
             return connection.disconnect(Disconnect.BAD_REQUEST)
-        if not is_known_namespace(request.channel):
-            return connection.refuse(id, ErrorCode.UNKNOWN_CHANNEL)
+        conversation = channels.conversation_id(name)
         if conversation is None:
+            return self._publish(connection, id, request)
+        if connection.user is None:
             return connection.refuse(id, ErrorCode.PERMISSION_DENIED)
         try:
             content = rpc.decode_content(request.data)
@@ -181,16 +224,41 @@ class Commands:
             return connection.refuse(id, ErrorCode.BAD_REQUEST)
         self._send(connection, id, conversation, content, _published)
 
+    def _publish(self, connection: Connection, id: int, request: messages.PublishRequest) -> None:
+        """Publish in a channel of a namespace."""
+        name = request.channel
+        if is_chat(name):
+            return connection.refuse(id, ErrorCode.PERMISSION_DENIED)
+        namespace = self._namespaces.find(name)
+        if namespace is None:
+            return connection.refuse(id, ErrorCode.UNKNOWN_CHANNEL)
+        subscription = connection.channels.get(name)
+        is_subscribed = subscription is not None and subscription.is_settled
+        if not self._is_insecure and not namespace.may_publish(connection.identity.user, is_subscribed=is_subscribed):
+            return connection.refuse(id, ErrorCode.PERMISSION_DENIED)
+        if not request.data or not namespace.names(name) or len(name) > MAX_CHANNEL_BYTES or not name.isascii():
+            return connection.refuse(id, ErrorCode.BAD_REQUEST)
+        info = connection.info(subscription.terms.info if subscription else b"").store()
+        data = bytes(request.data)
+        if not namespace.keeps_history:
+            self._relay.publish([Publication(channel=name, data=data, kind=RAW_KIND, info=info)])
+            return connection.reply(Reply(id=id, publish=messages.Empty()))
+        connection.begin()
+        draft = PublicationDraft(channel=name, data=data, info=info, delta=namespace.delta_publish)
+        self._writer.publish(draft).add_done_callback(partial(self._stored, connection, id, _published))
+
     def rpc(self, connection: Connection, id: int, request: messages.RPCRequest) -> None:
         """Call a method; sending, the most frequent one, without making a task."""
+        if request.method == rpc.PING:
+            return connection.answer(connection.codec.encode_rpc(id, bytes(request.data) or b"null"))
+        if connection.user is None:
+            return connection.refuse(id, ErrorCode.UNAUTHORIZED)
         if request.method == rpc.SEND:
             try:
                 draft = rpc.decode_send(request.data)
             except msgspec.MsgspecError as error:
                 return connection.reply(Reply(id=id, error=rpc.invalid(error)))
             return self._send(connection, id, draft.conversation, draft, _sent)
-        if request.method == rpc.PING:
-            return connection.answer(connection.codec.encode_rpc(id, bytes(request.data) or b"null"))
         method = rpc.METHODS.get(request.method)
         if method is None:
             return connection.refuse(id, ErrorCode.METHOD_NOT_FOUND)
@@ -230,8 +298,8 @@ class Commands:
         self,
         connection: Connection,
         id: int,
-        answer: Callable[[Connection, int, StoredMessage], None],
-        future: asyncio.Future[StoredMessage],
+        answer: Callable[[Connection, int, Any], None],
+        future: asyncio.Future[Any],
     ) -> None:
         connection.finish()
         if future.cancelled():
@@ -267,22 +335,47 @@ class Commands:
             if method.may_log_out:
                 connection.release_close()
 
+    def send(self, connection: Connection, request: messages.SendRequest) -> None:
+        """A message to the server that wants no answer; nobody here listens."""
+
     # --- channels
 
     def history(self, connection: Connection, id: int, request: messages.HistoryRequest) -> None:
         name = request.channel
         if not name:
             return connection.disconnect(Disconnect.BAD_REQUEST)
-        if not is_known_namespace(name):
-            return connection.refuse(id, ErrorCode.UNKNOWN_CHANNEL)
+        if not is_chat(name):
+            namespace = self._namespaces.find(name)
+            if error := self._refusal(connection, name, namespace and namespace.keeps_history, "may_read_history"):
+                return connection.refuse(id, error)
         if request.reverse and request.since and request.since.offset == 0:
             return connection.refuse(id, ErrorCode.BAD_REQUEST)
         connection.begin()
         self._spawn(self._history(connection, id, request))
 
+    def _refusal(self, connection: Connection, name: str, is_offered: object, permission: str) -> ErrorCode | None:
+        """Why a client may not look at a channel of a namespace."""
+        namespace = self._namespaces.find(name)
+        if namespace is None:
+            return ErrorCode.UNKNOWN_CHANNEL
+        if not is_offered:
+            return ErrorCode.NOT_AVAILABLE
+        subscription = connection.channels.get(name)
+        is_subscribed = subscription is not None and subscription.is_settled
+        permits = getattr(namespace, permission)
+        if self._is_insecure or permits(connection.identity.user, is_subscribed=is_subscribed):
+            return None
+        return ErrorCode.PERMISSION_DENIED
+
     async def _history(self, connection: Connection, id: int, request: messages.HistoryRequest) -> None:
+        name = request.channel
         try:
-            page = await self._run(_history, connection.user, request)
+            if is_chat(name):
+                page = await self._run(_history, connection.user, request)
+            else:
+                namespace = self._namespaces.find(name)
+                assert namespace is not None
+                page = await self._run(read_history, namespace, name, request)
         except Exception as error:
             _log_outage(error, "reading history failed")
             return connection.refuse(id, ErrorCode.INTERNAL)
@@ -294,19 +387,37 @@ class Commands:
         since = request.since
         if since and since.epoch not in ("", position.epoch):
             return connection.refuse(id, ErrorCode.UNRECOVERABLE_POSITION)
-        result = HistoryResult([to_wire(p, connection.codec) for p in publications], position.epoch, position.top)
-        connection.reply(Reply(id=id, history=result))
+        try:
+            shown = [to_wire(p, connection.codec) for p in publications]
+        except Unsuitable:
+            return connection.disconnect(Disconnect.INAPPROPRIATE_PROTOCOL)
+        connection.reply(Reply(id=id, history=HistoryResult(shown, position.epoch, position.top)))
 
     def presence(self, connection: Connection, id: int, request: messages.PresenceRequest) -> None:
-        if not request.channel:
-            return connection.disconnect(Disconnect.BAD_REQUEST)
-        known = is_known_namespace(request.channel)
-        connection.refuse(id, ErrorCode.NOT_AVAILABLE if known else ErrorCode.UNKNOWN_CHANNEL)
+        self._ask_presence(connection, id, request.channel, _presence)
 
-    def sub_refresh(self, connection: Connection, id: int, request: messages.SubRefreshRequest) -> None:
-        # Our subscriptions do not expire, so there is none to refresh.
-        is_held = request.channel in connection.channels
-        connection.refuse(id, ErrorCode.BAD_REQUEST if is_held else ErrorCode.PERMISSION_DENIED)
+    def presence_stats(self, connection: Connection, id: int, request: messages.PresenceRequest) -> None:
+        self._ask_presence(connection, id, request.channel, _presence_stats)
+
+    def _ask_presence(
+        self, connection: Connection, id: int, name: str, answer: Callable[[int, Mapping[str, Info], Codec], Reply]
+    ) -> None:
+        if not name:
+            return connection.disconnect(Disconnect.BAD_REQUEST)
+        if is_chat(name):
+            return connection.refuse(id, ErrorCode.NOT_AVAILABLE)
+        namespace = self._namespaces.find(name)
+        if error := self._refusal(connection, name, namespace and namespace.presence, "may_see_presence"):
+            return connection.refuse(id, error)
+        connection.begin()
+        self._spawn(self._read_presence(connection, id, name, answer))
+
+    async def _read_presence(
+        self, connection: Connection, id: int, name: str, answer: Callable[[int, Mapping[str, Info], Codec], Reply]
+    ) -> None:
+        there = await self._presence.read(name)
+        connection.finish()
+        connection.reply(answer(id, there, connection.codec))
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.ensure_future(work)
@@ -314,7 +425,17 @@ class Commands:
         task.add_done_callback(self._tasks.discard)
 
 
-def _published(connection: Connection, id: int, stored: StoredMessage) -> None:
+def _presence(id: int, there: Mapping[str, Info], codec: Codec) -> Reply:
+    shown = {client: info.to_wire(codec) for client, info in there.items()}
+    return Reply(id=id, presence=messages.PresenceResult(shown))
+
+
+def _presence_stats(id: int, there: Mapping[str, Info], codec: Codec) -> Reply:
+    users = len({info.user for info in there.values()})
+    return Reply(id=id, presence_stats=messages.PresenceStatsResult(len(there), users))
+
+
+def _published(connection: Connection, id: int, stored: object) -> None:
     connection.reply(Reply(id=id, publish=messages.Empty()))
 
 
@@ -337,7 +458,21 @@ def _encoded(method: Method, caller: rpc.Caller, arguments: Any) -> bytes:
     return rpc.encode(method.call(caller, arguments))
 
 
-def _history(user: UUID, request: messages.HistoryRequest) -> Any:
+def read_history(namespace: Namespace, name: str, request: messages.HistoryRequest) -> Any:
+    """A page of the history of a namespace's channel: what is beyond its size or age is not shown."""
+    return stream_queries.history(
+        name,
+        since=request.since.offset if request.since else None,
+        limit=request.limit,
+        reverse=request.reverse,
+        newest=namespace.history_size,
+        seconds=namespace.history_seconds,
+    )
+
+
+def _history(user: UUID | None, request: messages.HistoryRequest) -> Any:
+    if user is None:
+        return None
     floor = admission.floor(user_id=user, channel=request.channel)
     if floor is None:
         return None

@@ -14,12 +14,15 @@ from enum import Enum
 from typing import Any, Protocol
 from uuid import UUID, uuid4
 
+from .identity import NEVER, Identity
+from .info import Info
 from .protocol import messages
 from .protocol.codec import Codec, Undecodable
 from .protocol.codes import Disconnect, ErrorCode, Unsubscribe
 from .protocol.json import JSON
 from .protocol.messages import Command, Error, Push, Reply
 from .rate_limit import Bucket, Verdict
+from .terms import Terms
 
 # Commands of one connection that may wait for a commit or a query; further ones stay in the socket.
 MAX_IN_FLIGHT = 64
@@ -31,7 +34,7 @@ CONNECT_SECONDS = 10.0
 # How long a new token may take to come after the old one has run out.
 EXPIRY_GRACE_SECONDS = 25.0
 
-NEVER = float("inf")
+NOBODY = Identity(user="")
 
 
 class State(Enum):
@@ -48,13 +51,14 @@ class State(Enum):
 class Subscription:
     """A channel that a connection holds, or is about to."""
 
-    __slots__ = ("is_server_side", "is_settled", "unsubscribe_ids")
+    __slots__ = ("is_server_side", "is_settled", "terms", "unsubscribe_ids")
 
-    def __init__(self, *, is_server_side: bool, is_settled: bool) -> None:
+    def __init__(self, *, is_server_side: bool, is_settled: bool, terms: Terms) -> None:
         self.is_server_side = is_server_side
         self.is_settled = is_settled
+        self.terms = terms
         # Commands that ended it before it was settled; they are answered when it is.
-        self.unsubscribe_ids: list[int] = []
+        self.unsubscribe_ids: tuple[int, ...] = ()
 
 
 class Handlers(Protocol):
@@ -65,10 +69,13 @@ class Handlers(Protocol):
     def unsubscribe(self, connection: Connection, id: int, request: messages.UnsubscribeRequest) -> None: ...
     def publish(self, connection: Connection, id: int, request: messages.PublishRequest) -> None: ...
     def presence(self, connection: Connection, id: int, request: messages.PresenceRequest) -> None: ...
+    def presence_stats(self, connection: Connection, id: int, request: messages.PresenceRequest) -> None: ...
     def history(self, connection: Connection, id: int, request: messages.HistoryRequest) -> None: ...
     def rpc(self, connection: Connection, id: int, request: messages.RPCRequest) -> None: ...
     def refresh(self, connection: Connection, id: int, request: messages.RefreshRequest) -> None: ...
     def sub_refresh(self, connection: Connection, id: int, request: messages.SubRefreshRequest) -> None: ...
+    def send(self, connection: Connection, request: messages.SendRequest) -> None: ...
+    def expired(self, connection: Connection, channel: str) -> None: ...
     def closed(self, connection: Connection) -> None: ...
 
 
@@ -112,6 +119,7 @@ class Connection:
         "_bucket",
         "_clock",
         "_expires_at",
+        "_expiring",
         "_handlers",
         "_held_closes",
         "_in_flight",
@@ -127,6 +135,8 @@ class Connection:
         "client",
         "codec",
         "device",
+        "identity",
+        "is_known",
         "known",
         "session",
         "state",
@@ -139,6 +149,9 @@ class Connection:
         self.client = ""
         self.codec = codec
         self.state = State.NEW
+        self.identity = NOBODY
+        # Whether the hub knows whose it is.
+        self.is_known = False
         self.user: UUID | None = None
         self.session: UUID | None = None
         self.device: UUID | None = None
@@ -158,9 +171,11 @@ class Connection:
         self._backlog: deque[bytes | list[Command]] | None = None
         self._backlog_bytes = 0
         # While a command may end its own connection: the closes that wait for its reply.
-        self._held_closes: list[Disconnect] | None = None
+        self._held_closes: list[Disconnect | messages.Disconnected] | None = None
         self._stale_at = now + CONNECT_SECONDS
         self._ping_at = self._pong_until = self._expires_at = NEVER
+        # Channels whose subscription ends unless it is renewed, with the time.
+        self._expiring: dict[str, float] | None = None
 
     # --- in
 
@@ -231,9 +246,13 @@ class Connection:
             handlers.refresh(self, id, command.refresh)
         elif command.sub_refresh is not None:
             handlers.sub_refresh(self, id, command.sub_refresh)
-        elif (presence := command.presence or command.presence_stats) is not None:
-            handlers.presence(self, id, presence)
-        elif command.send is None:
+        elif command.presence is not None:
+            handlers.presence(self, id, command.presence)
+        elif command.presence_stats is not None:
+            handlers.presence_stats(self, id, command.presence_stats)
+        elif command.send is not None:
+            handlers.send(self, command.send)
+        else:
             # A second connect, a ping command, or nothing that we know.
             self.disconnect(Disconnect.BAD_REQUEST)
 
@@ -242,11 +261,14 @@ class Connection:
             self._pong_until = NEVER
         elif command.send is None or self.state is not State.CONNECTED:
             self.disconnect(Disconnect.BAD_REQUEST)
+        else:
+            self._handlers.send(self, command.send)
 
     def _begin_to_connect(self, command: Command) -> None:
         if command.connect is None or self.state is not State.NEW:
             return self.disconnect(Disconnect.BAD_REQUEST)
         self.state = State.CONNECTING
+        self.client = str(uuid4())
         self._pause()
         self._handlers.connect(self, command.id, command.connect)
 
@@ -316,11 +338,12 @@ class Connection:
             if self.state is not State.CLOSED:
                 self.write(self.codec.frame(out))
 
-    def unsubscribed(self, channel: str, code: Unsubscribe) -> None:
+    def unsubscribed(self, channel: str, code: Unsubscribe | messages.Unsubscribed) -> None:
         """Tell the client that the server ended a subscription."""
-        self.push(Push(channel=channel, unsubscribe=messages.Unsubscribed(code.value, code.reason)))
+        told = messages.Unsubscribed(code.value, code.reason) if isinstance(code, Unsubscribe) else code
+        self.push(Push(channel=channel, unsubscribe=told))
 
-    def disconnect(self, code: Disconnect) -> None:
+    def disconnect(self, code: Disconnect | messages.Disconnected) -> None:
         """Close the connection, after what was answered before."""
         if self.state is State.CLOSED:
             return
@@ -330,7 +353,8 @@ class Connection:
         self._is_collecting = False
         self.flush()
         self.state = State.CLOSED
-        self._wire.close(code.value, code.reason)
+        number = code.value if isinstance(code, Disconnect) else code.code
+        self._wire.close(number, code.reason)
         self._handlers.closed(self)
 
     def hold_close(self) -> None:
@@ -345,17 +369,21 @@ class Connection:
 
     # --- time
 
-    def connected(self, user: UUID, session: UUID, device: UUID, expires_in: float) -> None:
+    def connected(self, identity: Identity, expires_in: float) -> None:
         """The connect command has succeeded; what came early is taken once its reply is written."""
         now = self._clock.time()
-        self.client = str(uuid4())
-        self.user, self.session, self.device = user, session, device
+        self.identity = identity
+        self.user, self.session, self.device = identity.person, identity.session, identity.device
         self.state = State.CONNECTED
         self._stale_at = NEVER
         # Spread over half an interval, so that a restart does not make everyone ping at once.
         self._ping_at = now + self._pace.ping * random.uniform(0.5, 1)  # noqa: S311
         self.expire_in(expires_in)
         self._clock.call_soon(self._catch_up)
+
+    def info(self, channel_info: bytes) -> Info:
+        """What others may know of this client in a channel."""
+        return Info(self.identity.user, self.client, self.identity.info, channel_info)
 
     def refuse_connect(self, id: int, code: ErrorCode) -> None:
         """Answer the connect command by an error; whatever the client says after that is too much."""
@@ -367,6 +395,20 @@ class Connection:
     def expire_in(self, seconds: float) -> None:
         """The token is good for so long."""
         self._expires_at = self._clock.time() + seconds + EXPIRY_GRACE_SECONDS
+
+    def expire_subscription(self, channel: str, seconds: float) -> None:
+        """A subscription ends in so long, unless that is said again; infinity is never."""
+        self._expiring = self._expiring or {}
+        self._expiring[channel] = self._clock.time() + seconds
+
+    def _end_subscriptions(self, now: float) -> float:
+        """End what has not been renewed; return when the next one is due."""
+        expiring = self._expiring or {}
+        for channel in [channel for channel, at in expiring.items() if at <= now]:
+            del expiring[channel]
+            self._handlers.expired(self, channel)
+        # A subscription may be made or renewed at any time, for less than a ping's interval.
+        return min(min(expiring.values(), default=NEVER), now + 5)
 
     def on_time(self, now: float) -> float | None:
         """Do what is due; return when to look again, or None when there is nothing left to do."""
@@ -382,4 +424,5 @@ class Connection:
             self._ping_at += self._pace.ping
             self._pong_until = min(self._pong_until, now + self._pace.pong)
             self.write(self.codec.ping)
-        return min(self._stale_at, self._pong_until, self._expires_at, self._ping_at)
+        due = min(self._stale_at, self._pong_until, self._expires_at, self._ping_at)
+        return due if self._expiring is None else min(due, self._end_subscriptions(now))

@@ -19,18 +19,27 @@ from models.queries import streams as stream_queries
 from models.receipts import ReceiptBatcher
 from models.writer import Writer
 
+from .authentication import Authenticator
 from .commands import Commands, Devices
 from .connection import Connection, Pace, Wire
 from .hub import Hub
+from .namespaces import Namespaces
+from .presence import Presence
 from .protocol.codec import Codec
 from .relay import Relay
 from .subscriptions import Subscriptions
 from .timers import Timers
-from .tokens import AccessTokens
 
 
 class LiveDevices(Devices, Protocol):
     """Tells workers which devices have a socket."""
+
+    def start(self) -> None: ...
+    async def stop(self) -> None: ...
+
+
+class KeptPresence(Presence, Protocol):
+    """Keeps who is in which channel."""
 
     def start(self) -> None: ...
     async def stop(self) -> None: ...
@@ -96,14 +105,20 @@ class Engine:
         self,
         *,
         dsn: str,
-        tokens: AccessTokens,
+        authenticator: Authenticator,
+        namespaces: Namespaces,
+        make_presence: Callable[[], KeptPresence],
         make_devices: Callable[[], LiveDevices],
         make_layer: Callable[[], Any],
         pace: Pace,
         make_bell: Callable[[], Bell],
         require_durable: bool,
+        is_insecure: bool = False,
     ) -> None:
-        self.tokens = tokens
+        self.namespaces = namespaces
+        self._authenticator = authenticator
+        self._make_presence = make_presence
+        self._is_insecure = is_insecure
         self._dsn = dsn
         self._pace = pace
         self._make_devices = make_devices
@@ -124,21 +139,34 @@ class Engine:
         self._bell = self._make_bell()
         self.receipts = ReceiptBatcher()
         self.hub = Hub(self._loop.call_soon, self._loop.time)
-        self._subscriptions = Subscriptions(self.hub, threads.run)
+        self.presence = self._make_presence()
+        self._subscriptions = Subscriptions(
+            self.hub,
+            threads.run,
+            namespaces=self.namespaces,
+            authenticator=self._authenticator,
+            presence=self.presence,
+            is_insecure=self._is_insecure,
+        )
         self.relay = self._subscriptions.relay = self._make_relay()
         self.writer = Writer(self._dsn, on_committed=self._committed, require_durable=self._require_durable)
         self._commands = Commands(
             writer=self.writer,
             receipts=self.receipts,
             subscriptions=self._subscriptions,
-            tokens=self.tokens,
+            relay=self.relay,
+            authenticator=self._authenticator,
+            namespaces=self.namespaces,
+            presence=self.presence,
             devices=self._devices,
             run=threads.run,
             ping_seconds=int(self._pace.ping),
+            is_insecure=self._is_insecure,
         )
         await self.writer.start()
         await self.relay.start()
         self._devices.start()
+        self.presence.start()
         self._hear_no_more = streams.on_publish(self._published_by_a_thread)
         _engines[self._loop] = self
 
@@ -152,6 +180,7 @@ class Engine:
         await self._subscriptions.stop()
         await self.relay.stop()
         await self._devices.stop()
+        await self.presence.stop()
         await self._bell.close()
         self._timers.stop()
 

@@ -8,7 +8,7 @@ one loop turn are written together: encoded once per encoding, one frame, the sa
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Protocol
+from typing import Protocol, TypeVar
 from uuid import UUID
 
 from models.events import Publication
@@ -16,11 +16,12 @@ from models.events import Publication
 from .info import Info
 from .protocol.codec import Codec, Unsuitable
 from .protocol.codes import Disconnect
+from .protocol.messages import Presence, Push, Reply
 from .protocol.messages import Publication as WirePublication
-from .protocol.messages import Raw
+from .views import Patches, View, to_wire
 
-# Publications of the operator's channels, whose data is any bytes.
-RAW_KIND = "publication"
+# Hints about who is there: written to those who want them only.
+JOIN, LEAVE = "join", "leave"
 # A frame stays well below what clients take in one message (1 MiB in some SDKs).
 MAX_FRAME_BYTES = 512 * 1024
 
@@ -44,10 +45,11 @@ class Channel:
 
     ``top`` is the offset of the newest publication that was taken in, 0 for a channel without any; everyone in
     ``listeners`` has everything up to there once ``pending`` is written. ``late`` have more than that already, from the
-    database: they are left out up to their offset.
+    database: they are left out up to their offset. ``views`` are those who do not see everything as it is, ``watchers``
+    those who hear who comes and goes.
     """
 
-    __slots__ = ("epoch", "is_closed", "late", "listeners", "name", "pending", "top", "used_at")
+    __slots__ = ("epoch", "is_closed", "late", "listeners", "name", "pending", "top", "used_at", "views", "watchers")
 
     def __init__(self, name: str, epoch: str, top: int) -> None:
         self.name = name
@@ -55,9 +57,19 @@ class Channel:
         self.top = top
         self.listeners: set[Listener] = set()
         self.late: dict[Listener, int] = {}
+        self.views: dict[Listener, View] | None = None
+        self.watchers: set[Listener] | None = None
         self.pending: list[Publication] = []
         self.used_at = 0.0
         self.is_closed = False
+
+    @property
+    def everyone(self) -> list[Listener]:
+        return [*self.listeners, *self.late, *(self.views or ())]
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.listeners and not self.late and not self.views
 
 
 class Known:
@@ -81,7 +93,9 @@ class Hub:
     def __init__(self, call_soon: Callable[[Callable[[], None]], object], now: Callable[[], float]) -> None:
         self.channels: dict[str, Channel] = {}
         self.known: dict[str, Known] = {}
+        # By the chat's id, and by the name that the protocol shows.
         self.users: dict[UUID, set[Listener]] = {}
+        self.names: dict[str, set[Listener]] = {}
         self.effects: dict[str, Effect] = {}
         self._call_soon = call_soon
         self._now = now
@@ -89,17 +103,17 @@ class Hub:
 
     # --- who is here
 
-    def arrive(self, user: UUID, listener: Listener) -> None:
+    def arrive(self, user: UUID | None, name: str, listener: Listener) -> None:
         """A connection has an owner now."""
-        self.users.setdefault(user, set()).add(listener)
+        self.names.setdefault(name, set()).add(listener)
+        if user is not None:
+            self.users.setdefault(user, set()).add(listener)
 
-    def depart(self, user: UUID, listener: Listener) -> None:
+    def depart(self, user: UUID | None, name: str, listener: Listener) -> None:
         """A connection has ended."""
-        there = self.users.get(user)
-        if there:
-            there.discard(listener)
-            if not there:
-                del self.users[user]
+        _discard(self.names, name, listener)
+        if user is not None:
+            _discard(self.users, user, listener)
 
     # --- channels
 
@@ -110,10 +124,19 @@ class Hub:
             channel = self.channels[name] = Channel(name, epoch, top)
         return channel
 
-    def attach(self, channel: Channel, listener: Listener, upto: int) -> None:
+    def attach(
+        self, channel: Channel, listener: Listener, upto: int, *, view: View | None = None, is_watcher: bool = False
+    ) -> None:
         """Let a connection listen that has everything up to ``upto`` already."""
         if upto < channel.top:
             raise AssertionError(f"{channel.name}: a listener at {upto} would miss up to {channel.top}")
+        if is_watcher:
+            channel.watchers = channel.watchers or set()
+            channel.watchers.add(listener)
+        if view is not None:
+            channel.views = channel.views or {}
+            channel.views[listener] = view
+            return
         # What is still to be written in this turn is behind ``top``, so the newcomer has it.
         if channel.pending or upto > channel.top:
             channel.late[listener] = upto
@@ -127,11 +150,15 @@ class Hub:
             return
         channel.listeners.discard(listener)
         channel.late.pop(listener, None)
+        if channel.views is not None:
+            channel.views.pop(listener, None)
+        if channel.watchers is not None:
+            channel.watchers.discard(listener)
         self.release(channel)
 
     def release(self, channel: Channel) -> None:
         """Close a channel if nobody listens to it."""
-        if not channel.listeners and not channel.late and not channel.is_closed:
+        if channel.is_empty and not channel.is_closed:
             channel.is_closed = True
             del self.channels[channel.name]
 
@@ -156,7 +183,7 @@ class Hub:
         if channel is None:
             return []
         channel.is_closed = True
-        return [*channel.listeners, *channel.late]
+        return channel.everyone
 
     # --- publications
 
@@ -183,19 +210,25 @@ class Hub:
         effects = self.effects
         start = 0
         for number, publication in enumerate(publications):
-            # What follows an effect may no longer be for everyone, so it goes into a frame of its own.
-            if publication.kind in effects:
-                self._write_to_listeners(channel, publications[start : number + 1])
-                effects[publication.kind](publication)
+            kind = publication.kind
+            if kind in effects:
+                # What follows an effect may no longer be for everyone, so it goes into a frame of its own.
+                self._write_to_everyone(channel, publications[start : number + 1])
+                effects[kind](publication)
                 start = number + 1
                 if channel.is_closed:
                     return
+            elif kind in (JOIN, LEAVE):
+                if start < number:
+                    self._write_to_everyone(channel, publications[start:number])
+                self._write_presence(channel, publication)
+                start = number + 1
         if start < len(publications):
-            self._write_to_listeners(channel, publications[start:] if start else publications)
+            self._write_to_everyone(channel, publications[start:] if start else publications)
         if channel.late:
             self._settle(channel)
 
-    def _write_to_listeners(self, channel: Channel, publications: list[Publication]) -> None:
+    def _write_to_everyone(self, channel: Channel, publications: list[Publication]) -> None:
         frames: dict[str, list[bytes]] = {}
         # A copy, because writing may cut off a slow connection, which then leaves.
         for listener in tuple(channel.listeners):
@@ -209,11 +242,27 @@ class Hub:
                 listener.disconnect(Disconnect.INAPPROPRIATE_PROTOCOL)
         for listener, upto in tuple(channel.late.items()):
             if rest := [p for p in publications if p.offset > upto or not p.offset]:
-                encoded = encode(listener.codec, channel.name, rest)
-                for frame in encoded:
-                    listener.write(frame)
-                if not encoded:
-                    listener.disconnect(Disconnect.INAPPROPRIATE_PROTOCOL)
+                _write_frames(listener, encode(listener.codec, channel.name, rest))
+        if channel.views:
+            patches: Patches = {}
+            for listener, view in tuple(channel.views.items()):
+                _write_frames(listener, _encode_view(listener.codec, channel.name, view, publications, patches))
+
+    def _write_presence(self, channel: Channel, publication: Publication) -> None:
+        """Tell who has come or gone; ``data`` is the stored info."""
+        info = Info.read(publication.data)
+        frames: dict[str, bytes] = {}
+        for listener in tuple(channel.watchers or ()):
+            codec = listener.codec
+            if codec.name not in frames:
+                about = Presence(info.to_wire(codec))
+                push = (
+                    Push(channel=channel.name, join=about)
+                    if publication.kind == JOIN
+                    else Push(channel=channel.name, leave=about)
+                )
+                frames[codec.name] = codec.frame([codec.encode(Reply(push=push))])
+            listener.write(frames[codec.name])
 
     def _settle(self, channel: Channel) -> None:
         for listener, upto in tuple(channel.late.items()):
@@ -224,14 +273,29 @@ class Hub:
 
 def encode(codec: Codec, channel: str, publications: Iterable[Publication]) -> list[bytes]:
     """Put publications into as few frames as their size allows; none if one of them does not suit the encoding."""
+    try:
+        return _frames(codec, channel, (to_wire(publication, codec) for publication in publications))
+    except Unsuitable:
+        return []
+
+
+def _encode_view(
+    codec: Codec, channel: str, view: View, publications: list[Publication], patches: Patches
+) -> list[bytes] | None:
+    """The same for a view; None if it shows nothing."""
+    try:
+        shown = view.live(publications, codec, patches)
+        return _frames(codec, channel, shown) if shown else None
+    except Unsuitable:
+        return []
+
+
+def _frames(codec: Codec, channel: str, publications: Iterable[WirePublication]) -> list[bytes]:
     frames: list[bytes] = []
     pushes: list[bytes] = []
     size = 0
     for publication in publications:
-        try:
-            push = codec.encode_publication(channel, to_wire(publication, codec))
-        except Unsuitable:
-            return []
+        push = codec.encode_publication(channel, publication)
         if pushes and size + len(push) > MAX_FRAME_BYTES:
             frames.append(codec.frame(pushes))
             pushes, size = [], 0
@@ -241,17 +305,21 @@ def encode(codec: Codec, channel: str, publications: Iterable[Publication]) -> l
     return frames
 
 
-def to_wire(publication: Publication, codec: Codec) -> WirePublication:
-    """
-    A publication as the protocol has it.
+def _write_frames(listener: Listener, frames: list[bytes] | None) -> None:
+    if frames is None:
+        return
+    for frame in frames:
+        listener.write(frame)
+    if not frames:
+        listener.disconnect(Disconnect.INAPPROPRIATE_PROTOCOL)
 
-    Raises:
-        Unsuitable: this encoding cannot carry its data.
-    """
-    return WirePublication(
-        # What we wrote ourselves is JSON on one line.
-        data=codec.check(publication.data) if publication.kind == RAW_KIND else Raw(publication.data),
-        offset=publication.offset,
-        info=None if publication.info is None else Info.read(publication.info).to_wire(codec),
-        tags=publication.tags,
-    )
+
+Key = TypeVar("Key")
+
+
+def _discard(there: dict[Key, set[Listener]], key: Key, listener: Listener) -> None:
+    listeners = there.get(key)
+    if listeners:
+        listeners.discard(listener)
+        if not listeners:
+            del there[key]

@@ -1,14 +1,15 @@
 """
 How connections come to hear channels, and stop: on connect, by command, and by what happens to memberships.
 
-All follow one pattern: read rights, position and what was missed from the database; then, without an await, take what
-the relay has heard since, reply, attach. Nothing is delivered twice or left out.
+All follow one pattern: read rights, position and what was missed; then, without an await, take what the relay has heard
+since, reply, attach. Nothing is delivered twice or left out.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -16,19 +17,28 @@ from uuid import UUID
 import msgspec
 
 from models import channels, limits
-from models.errors import SessionRevoked
+from models.errors import SessionRevoked, TokenExpired, TokenInvalid, Unavailable
 from models.events import Publication
+from models.operations import devices, users
 from models.queries import admission
 from models.queries import streams as stream_queries
 from models.queries.streams import ConnectSnapshot, Position, Recovered
 
+from .authentication import Authenticator, WrongToken
 from .connection import Connection, State, Subscription
-from .hub import Channel, Hub, to_wire
+from .filters import BadFilter
+from .hub import JOIN, LEAVE, Channel, Hub
+from .identity import NEVER, Grant, Identity
+from .info import Info
+from .namespaces import Namespace, Namespaces, is_chat
+from .presence import Presence
 from .protocol import messages
-from .protocol.codec import Codec
+from .protocol.codec import Codec, Unsuitable
 from .protocol.codes import Disconnect, ErrorCode, Unsubscribe
-from .protocol.messages import Push, Reply, Subscribed, SubscribeResult
+from .protocol.messages import Push, Raw, Reply, Subscribed, SubscribeRequest, SubscribeResult
 from .relay import Relay
+from .terms import CHAT, Terms, make_terms
+from .views import View, to_wire
 
 log = logging.getLogger(__name__)
 
@@ -39,12 +49,22 @@ MAX_CHANNEL_BYTES = 255
 REJECT_UNRECOVERED = 2
 # How often a snapshot is read again because the channel went on faster than we read.
 ATTEMPTS = 3
+# How long after its end a subscription may still be renewed.
+EXPIRY_GRACE_SECONDS = 25.0
 
 Run = Callable[..., Awaitable[Any]]
 
 
+class Refused(Exception):
+    """A subscription is not made: an error in the reply, or a close of the whole connection."""
+
+    def __init__(self, code: ErrorCode | Disconnect) -> None:
+        super().__init__(code.reason)
+        self.code = code
+
+
 class Snapshot(NamedTuple):
-    """One channel as it was read: None if the user may not hear it."""
+    """One channel as it was read."""
 
     position: Position
     missed: list[Publication] | None
@@ -56,14 +76,37 @@ class Place(NamedTuple):
     channel: Channel
     upto: int
     missed: list[Publication]
+    terms: Terms
+    view: View | None
+
+
+class Opening(NamedTuple):
+    """What a new connection begins with; ``chat`` is None for those who are nobody in the chat."""
+
+    identity: Identity
+    chat: ConnectSnapshot | None
+    granted: dict[str, tuple[Terms, Snapshot, bool]]
 
 
 class Subscriptions:
     """All that changes which connection of this process hears what."""
 
-    def __init__(self, hub: Hub, run: Run) -> None:
+    def __init__(
+        self,
+        hub: Hub,
+        run: Run,
+        *,
+        namespaces: Namespaces,
+        authenticator: Authenticator,
+        presence: Presence,
+        is_insecure: bool,
+    ) -> None:
         self._hub = hub
         self._run = run
+        self._namespaces = namespaces
+        self._authenticator = authenticator
+        self._presence = presence
+        self._is_insecure = is_insecure
         self.relay: Relay
         self._tasks: set[asyncio.Task[None]] = set()
         hub.effects.update(
@@ -78,54 +121,76 @@ class Subscriptions:
 
     # --- on connect
 
-    async def begin(
-        self, user: UUID, session: UUID, requested: Mapping[str, messages.SubscribeRequest]
-    ) -> ConnectSnapshot:
+    async def begin(self, identity: Identity, request: messages.ConnectRequest) -> Opening:
         """
         Read what a connection begins with.
 
         Raises:
-            SessionRevoked: its session has been ended.
+            SessionRevoked: its session has been ended, or its user may not be here any more.
+            Refused: its token grants more channels than a connection may have.
         """
-        positions = {name: (r.offset, r.epoch) for name, r in requested.items() if r.recover}
-        snapshot: ConnectSnapshot = await self._run(_begin, user, session, positions)
-        return snapshot
+        if len(identity.channels) > MAX_CHANNELS:
+            raise Refused(Disconnect.CHANNEL_LIMIT)
+        chat_positions = {name: (r.offset, r.epoch) for name, r in request.subs.items() if r.recover and is_chat(name)}
+        granted: dict[str, tuple[Terms, SubscribeRequest]] = {}
+        for name, grant in identity.channels.items():
+            namespace = self._namespaces.find(name)
+            # The chat's channels are given by membership and by nothing else.
+            if namespace is not None and not is_chat(name):
+                asked = request.subs.get(name, SubscribeRequest())
+                granted[name] = make_terms(namespace, SubscribeRequest(recoverable=True, positioned=True), grant), asked
+        if identity.person is not None or identity.external_id or any(t.keeps_history for t, _ in granted.values()):
+            opening: Opening = await self._run(_begin, identity, chat_positions, granted, bytes(request.data))
+            return opening
+        return Opening(identity, None, {name: (terms, NOWHERE, False) for name, (terms, _) in granted.items()})
 
     def attach_all(
-        self, connection: Connection, snapshot: ConnectSnapshot
+        self, connection: Connection, opening: Opening
     ) -> tuple[dict[str, SubscribeResult], list[Place]] | None:
         """
         Find what the connect reply says of each channel, and where to attach once it is written.
 
         None if a channel has gone on beyond what is at hand: the snapshot has to be read again.
+
+        Raises:
+            Unsuitable: something that was missed cannot be told in this encoding.
         """
-        positions = {snapshot.personal: snapshot.personal_position}
-        positions |= {m.channel: m.position for m in snapshot.memberships}
         results: dict[str, SubscribeResult] = {}
         places: list[Place] = []
-        for name, position in positions.items():
-            place = self._place(name, position)
+        for name, terms, position, recovered in _openings(opening):
+            place = self._place(name, position, terms)
             if place is None:
                 self.release(places)
                 return None
-            if any(self._ends(p, connection) for p in place.missed):
+            if any(self._ends(p, opening.identity.person) for p in place.missed):
                 self._hub.release(place.channel)
                 continue
-            recovered = snapshot.recovered.get(name)
             results[name] = _result(connection.codec, place, recovered)
             places.append(place)
         return results, places
 
-    def settle_all(self, connection: Connection, snapshot: ConnectSnapshot, places: list[Place]) -> None:
+    def settle_all(self, connection: Connection, opening: Opening, places: list[Place]) -> None:
         """Attach a connection whose connect reply is written."""
-        assert connection.user is not None
-        self._hub.arrive(connection.user, connection)
+        identity = opening.identity
+        self._hub.arrive(identity.person, identity.user, connection)
+        connection.is_known = True
         for place in places:
-            connection.channels[place.channel.name] = Subscription(is_server_side=True, is_settled=True)
-            self._hub.attach(place.channel, connection, place.upto)
-        for other in snapshot.others:
-            self._hub.know(other.channel, other.position.epoch, other.position.top, connection)
-        connection.known = tuple(other.channel for other in snapshot.others)
+            self._settle(connection, place, is_server_side=True)
+        if opening.chat is not None:
+            for other in opening.chat.others:
+                self._hub.know(other.channel, other.position.epoch, other.position.top, connection)
+            connection.known = tuple(other.channel for other in opening.chat.others)
+
+    async def appear(self, connection: Connection, channel: str, terms: Terms) -> None:
+        """Let others see a client in a channel, before it hears that it is there."""
+        if terms.is_present:
+            await self._presence.add(channel, connection.info(terms.info))
+
+    def vanish(self, connection: Connection, opening: Opening) -> None:
+        """Take back what others see of a connection that is gone before it was there."""
+        for name, (terms, _, _) in opening.granted.items():
+            if terms.is_present:
+                self._presence.remove_soon(name, connection.client)
 
     def release(self, places: list[Place]) -> None:
         """Let go of places that nobody takes."""
@@ -134,14 +199,14 @@ class Subscriptions:
 
     # --- by command
 
-    def subscribe(self, connection: Connection, id: int, request: messages.SubscribeRequest) -> None:
+    def subscribe(self, connection: Connection, id: int, request: SubscribeRequest) -> None:
         """Subscribe a connection at its own wish."""
         name = request.channel
         if not name:
             return connection.disconnect(Disconnect.BAD_REQUEST)
         if error := self._refusal(connection, request):
             return connection.refuse(id, error)
-        connection.channels[name] = Subscription(is_server_side=False, is_settled=False)
+        connection.channels[name] = Subscription(is_server_side=False, is_settled=False, terms=CHAT)
         connection.begin()
         self._spawn(self._subscribe(connection, id, request))
 
@@ -152,34 +217,52 @@ class Subscriptions:
             return connection.disconnect(Disconnect.BAD_REQUEST)
         subscription = connection.channels.get(name)
         if subscription and not subscription.is_settled:
-            subscription.unsubscribe_ids.append(id)
+            subscription.unsubscribe_ids = (*subscription.unsubscribe_ids, id)
             return
         # What the server put on a connection is not the client's to end.
         if subscription and not subscription.is_server_side:
             self._drop(connection, name)
+            if subscription.terms.is_present:
+                connection.begin()
+                return self._spawn(self._unsubscribe(connection, id, name))
         connection.reply(Reply(id=id, unsubscribe=messages.Empty()))
 
-    def _refusal(self, connection: Connection, request: messages.SubscribeRequest) -> ErrorCode | None:
+    async def _unsubscribe(self, connection: Connection, id: int, name: str) -> None:
+        await self._presence.remove(name, connection.client)
+        connection.finish()
+        connection.reply(Reply(id=id, unsubscribe=messages.Empty()))
+
+    def _refusal(self, connection: Connection, request: SubscribeRequest) -> ErrorCode | None:
         """The checks that need no database, in the order of the protocol's specification (section 4.4)."""
         name = request.channel
         if len(name) > MAX_CHANNEL_BYTES or not name.isascii():
             return ErrorCode.BAD_REQUEST
-        if not is_known_namespace(name):
+        namespace = None if is_chat(name) else self._namespaces.find(name)
+        if namespace is None and not is_chat(name):
             return ErrorCode.UNKNOWN_CHANNEL
+        if namespace is not None and not namespace.names(name):
+            return ErrorCode.BAD_REQUEST
         if name in connection.channels:
             return ErrorCode.ALREADY_SUBSCRIBED
         if sum(1 for s in connection.channels.values() if not s.is_server_side) >= MAX_CHANNELS:
             return ErrorCode.LIMIT_EXCEEDED
-        if request.type or request.tf:
+        if request.type or (request.tf and namespace is None):
             return ErrorCode.BAD_REQUEST
-        # Our channels know no tokens of their own, so none can be valid.
-        return ErrorCode.PERMISSION_DENIED if request.token else None
+        # The chat's channels know no tokens of their own, so none can be valid.
+        return ErrorCode.PERMISSION_DENIED if request.token and namespace is None else None
 
-    async def _subscribe(self, connection: Connection, id: int, request: messages.SubscribeRequest) -> None:
+    async def _subscribe(self, connection: Connection, id: int, request: SubscribeRequest) -> None:
         name = request.channel
-        outcome: ErrorCode | None = ErrorCode.INTERNAL
+        outcome: ErrorCode | Disconnect | None = ErrorCode.INTERNAL
         try:
-            outcome = await self._try_to_subscribe(connection, id, request)
+            await self._try_to_subscribe(connection, id, request)
+            outcome = None
+        except Refused as refused:
+            outcome = refused.code
+        except Unsuitable:
+            outcome = Disconnect.INAPPROPRIATE_PROTOCOL
+        except Unavailable as error:
+            log.warning("subscribing failed: %s", error)
         except Exception:
             log.exception("subscribing failed")
         finally:
@@ -187,40 +270,107 @@ class Subscriptions:
         subscription = connection.channels.get(name)
         if outcome is not None:
             connection.channels.pop(name, None)
+            if isinstance(outcome, Disconnect):
+                return connection.disconnect(outcome)
             connection.refuse(id, outcome)
         if subscription:
             subscription.is_settled = True
             for late in subscription.unsubscribe_ids:
                 self.unsubscribe(connection, late, messages.UnsubscribeRequest(name))
 
-    async def _try_to_subscribe(
-        self, connection: Connection, id: int, request: messages.SubscribeRequest
-    ) -> ErrorCode | None:
-        assert connection.user is not None
+    async def _try_to_subscribe(self, connection: Connection, id: int, request: SubscribeRequest) -> None:
+        """
+        Subscribe, and reply.
+
+        Raises:
+            Refused, Unsuitable
+        """
         name = request.channel
-        since = (request.offset, request.epoch) if request.recover else None
+        terms = CHAT if is_chat(name) else await self._admit(connection, request)
+        await self.appear(connection, name, terms)
+        is_made = False
+        try:
+            is_made = await self._look_and_reply(connection, id, request, terms)
+        finally:
+            if terms.is_present and not is_made:
+                self._presence.remove_soon(name, connection.client)
+
+    async def _look_and_reply(self, connection: Connection, id: int, request: SubscribeRequest, terms: Terms) -> bool:
+        """Whether the subscription is made: not if the connection closed meanwhile."""
+        name = request.channel
+        since = (request.offset, request.epoch) if request.recover and terms.is_recoverable else None
         for _ in range(ATTEMPTS):
-            snapshot: Snapshot | None = await self._run(_read, connection.user, name, since)
-            if snapshot is None:
-                return ErrorCode.PERMISSION_DENIED
-            place = self._place(name, snapshot.position)
+            snapshot = await self._look(connection, name, terms, since)
+            place = self._place(name, snapshot.position, terms)
             if place is None:
                 continue
             recovered = Recovered(snapshot.position, snapshot.missed) if since else None
-            outcome: ErrorCode | None = None
-            if any(self._ends(p, connection) for p in place.missed):
-                outcome = ErrorCode.PERMISSION_DENIED
-            elif recovered and recovered.publications is None and request.flag & REJECT_UNRECOVERED:
-                outcome = ErrorCode.UNRECOVERABLE_POSITION
-            elif connection.state is State.CONNECTED:
-                connection.reply(Reply(id=id, subscribe=_result(connection.codec, place, recovered, since)))
+            try:
+                if any(self._ends(p, connection.user) for p in place.missed):
+                    raise Refused(ErrorCode.PERMISSION_DENIED)
+                if recovered and recovered.publications is None and request.flag & REJECT_UNRECOVERED:
+                    raise Refused(ErrorCode.UNRECOVERABLE_POSITION)
+                if connection.state is not State.CONNECTED:
+                    return False
+                result = _result(connection.codec, place, recovered, since)
+                connection.reply(Reply(id=id, subscribe=result))
                 connection.flush()
-                self._hub.attach(place.channel, connection, place.upto)
-            self._hub.release(place.channel)
-            return outcome
-        return ErrorCode.INTERNAL
+                self._settle(connection, place, is_server_side=False)
+                return True
+            finally:
+                self._hub.release(place.channel)
+        raise Refused(ErrorCode.INTERNAL)
 
-    def _place(self, name: str, position: Position) -> Place | None:
+    async def _admit(self, connection: Connection, request: SubscribeRequest) -> Terms:
+        """
+        Decide whether, and on which terms, a client may subscribe to a channel of a namespace.
+
+        Raises:
+            Refused
+        """
+        namespace = self._namespaces.find(request.channel)
+        assert namespace is not None
+        try:
+            grant = await self._grant(connection, request, namespace)
+            return make_terms(namespace, request, grant)
+        except TokenExpired:
+            raise Refused(ErrorCode.TOKEN_EXPIRED) from None
+        except TokenInvalid:
+            raise Refused(ErrorCode.PERMISSION_DENIED) from None
+        except WrongToken:
+            raise Refused(Disconnect.INVALID_TOKEN) from None
+        except BadFilter:
+            raise Refused(ErrorCode.BAD_REQUEST) from None
+
+    async def _grant(self, connection: Connection, request: SubscribeRequest, namespace: Namespace) -> Grant:
+        user = connection.identity.user
+        if request.token:
+            return await self._authenticator.subscription(request.token, user, request.channel)
+        if not self._is_insecure and not namespace.may_subscribe(request.channel, user):
+            raise Refused(ErrorCode.PERMISSION_DENIED)
+        return Grant()
+
+    async def _look(self, connection: Connection, name: str, terms: Terms, since: tuple[int, str] | None) -> Snapshot:
+        """
+        Read where a channel is and what was missed.
+
+        Raises:
+            Refused: the client may not hear it.
+        """
+        if not terms.keeps_history:
+            return NOWHERE
+        if terms is not CHAT:
+            channel = self._hub.channels.get(name)
+            if channel is not None and since is None:
+                return Snapshot(Position(channel.epoch, channel.top), None)
+            found: Snapshot = await self._run(_read_stream, name, since, terms.is_cache)
+            return found
+        snapshot: Snapshot | None = await self._run(_read, connection.user, name, since)
+        if snapshot is None:
+            raise Refused(ErrorCode.PERMISSION_DENIED)
+        return snapshot
+
+    def _place(self, name: str, position: Position, terms: Terms) -> Place | None:
         """Open a channel that was read up to ``position``; None if it has gone on beyond what is at hand."""
         channel = self.relay.open(name, position.epoch, position.top)
         if channel.epoch != position.epoch:
@@ -228,9 +378,110 @@ class Subscriptions:
         missed = self.relay.since(channel, position.top)
         if missed is None:
             return None
-        return Place(channel, max(channel.top, position.top), missed)
+        upto = max(channel.top, position.top)
+        return Place(channel, upto, missed, terms, terms.view(upto))
+
+    def _settle(self, connection: Connection, place: Place, *, is_server_side: bool) -> None:
+        """Attach a connection whose reply is written; then the others may hear of it, and it of itself."""
+        name, terms = place.channel.name, place.terms
+        subscription = connection.channels.get(name)
+        if subscription is None:
+            subscription = Subscription(is_server_side=is_server_side, is_settled=True, terms=terms)
+            connection.channels[name] = subscription
+        subscription.terms = terms
+        self._hub.attach(place.channel, connection, place.upto, view=place.view, is_watcher=terms.watches)
+        if terms.expires_at != NEVER:
+            connection.expire_subscription(name, terms.expires_at - time.time() + EXPIRY_GRACE_SECONDS)
+        if terms.announces:
+            self._tell(name, JOIN, connection.info(terms.info))
+
+    def _tell(self, name: str, kind: str, info: Info) -> None:
+        self.relay.publish([Publication(channel=name, kind=kind, data=info.store())])
+
+    # --- renewing
+
+    def sub_refresh(self, connection: Connection, id: int, request: messages.SubRefreshRequest) -> None:
+        """Renew a subscription that expires, with a new token."""
+        subscription = connection.channels.get(request.channel)
+        if subscription is None:
+            return connection.refuse(id, ErrorCode.PERMISSION_DENIED)
+        if not request.token or subscription.terms is CHAT:
+            return connection.refuse(id, ErrorCode.BAD_REQUEST)
+        connection.begin()
+        self._spawn(self._sub_refresh(connection, id, request))
+
+    async def _sub_refresh(self, connection: Connection, id: int, request: messages.SubRefreshRequest) -> None:
+        name = request.channel
+        try:
+            grant = await self._authenticator.subscription(request.token, connection.identity.user, name)
+        except TokenExpired:
+            # Temporary, so that clients fetch another token and try again.
+            error = messages.Error(ErrorCode.TOKEN_EXPIRED.value, ErrorCode.TOKEN_EXPIRED.reason, True)
+            return connection.reply(Reply(id=id, error=error))
+        except (TokenInvalid, WrongToken):
+            return connection.disconnect(Disconnect.INVALID_TOKEN)
+        except Unavailable as error:
+            log.warning("renewing a subscription failed: %s", error)
+            return connection.refuse(id, ErrorCode.INTERNAL)
+        finally:
+            connection.finish()
+        subscription = connection.channels.get(name)
+        if subscription is None:
+            return connection.refuse(id, ErrorCode.PERMISSION_DENIED)
+        subscription.terms = msgspec.structs.replace(subscription.terms, expires_at=grant.expires_at)
+        expires, ttl = _life(grant.expires_at)
+        connection.expire_subscription(name, grant.expires_at - time.time() + EXPIRY_GRACE_SECONDS)
+        connection.reply(Reply(id=id, sub_refresh=messages.SubRefreshResult(expires=expires, ttl=ttl)))
+
+    def expired(self, connection: Connection, name: str) -> None:
+        """A subscription has not been renewed in time."""
+        if name in connection.channels:
+            self.end(connection, name, Unsubscribe.EXPIRED)
+
+    def end(self, connection: Connection, name: str, code: Unsubscribe | messages.Unsubscribed) -> None:
+        """End a subscription from the server's side."""
+        subscription = connection.channels.get(name)
+        if subscription is None:
+            return
+        self._drop(connection, name)
+        if subscription.terms.is_present:
+            self._presence.remove_soon(name, connection.client)
+        connection.unsubscribed(name, code)
 
     # --- by the server
+
+    async def subscribe_from_server(
+        self, connection: Connection, name: str, grant: Grant, since: tuple[int, str] | None = None
+    ) -> None:
+        """Put a channel of a namespace on a connection."""
+        namespace = self._namespaces.find(name)
+        if namespace is None or name in connection.channels or connection.state is not State.CONNECTED:
+            return
+        terms = make_terms(namespace, SubscribeRequest(recoverable=True, positioned=True), grant)
+        await self.appear(connection, name, terms)
+        for _ in range(ATTEMPTS):
+            snapshot = await self._look(connection, name, terms, since)
+            place = self._place(name, snapshot.position, terms)
+            if place is None:
+                continue
+            if connection.state is State.CONNECTED and name not in connection.channels:
+                missed = [*(snapshot.missed or ()), *place.missed]
+                self._announce_place(connection, place, since[0] if since and snapshot.missed is not None else None)
+                if since and snapshot.missed is not None:
+                    for publication in missed:
+                        connection.push(Push(channel=name, pub=to_wire(publication, connection.codec)))
+            self._hub.release(place.channel)
+            return
+
+    def _announce_place(self, connection: Connection, place: Place, offset: int | None) -> None:
+        terms = place.terms
+        subscribed = Subscribed(data=Raw(terms.data) if terms.data else messages.NOTHING)
+        if terms.is_positioned:
+            subscribed.recoverable, subscribed.positioned = terms.is_recoverable, True
+            subscribed.epoch = place.channel.epoch
+            subscribed.offset = place.upto if offset is None else offset
+        connection.push(Push(channel=place.channel.name, subscribe=subscribed))
+        self._settle(connection, place, is_server_side=True)
 
     def promote(self, publication: Publication) -> None:
         """Subscribe those who only knew of a channel, because something happens in it. The publication follows."""
@@ -238,21 +489,19 @@ class Subscriptions:
         known = self._hub.known.pop(name, None)
         if known is None:
             return
-        listeners = [c for c in known.listeners if not self._ends(publication, c)]
+        listeners = [c for c in known.listeners if isinstance(c, Connection) and not self._ends(publication, c.user)]
         if not listeners:
             return
         channel = self._hub.open(name, publication.epoch, publication.offset - 1)
         for connection in listeners:
             self._announce(connection, channel)
 
-    def _announce(self, connection: Any, channel: Channel) -> None:
+    def _announce(self, connection: Connection, channel: Channel) -> None:
+        """Put a conversation on a connection."""
         if connection.state is not State.CONNECTED or channel.name in connection.channels:
             return
         self._make_room(connection)
-        connection.channels[channel.name] = Subscription(is_server_side=True, is_settled=True)
-        subscribed = Subscribed(recoverable=True, positioned=True, epoch=channel.epoch, offset=channel.top)
-        connection.push(Push(channel=channel.name, subscribe=subscribed))
-        self._hub.attach(channel, connection, channel.top)
+        self._announce_place(connection, Place(channel, channel.top, [], CHAT, None), None)
 
     def _make_room(self, connection: Connection) -> None:
         """Take the least recently active conversation from a connection that has as many as it may."""
@@ -268,12 +517,14 @@ class Subscriptions:
     def lost(self, channel: Channel) -> None:
         """A gap that the database cannot fill, or another epoch: everyone has to start afresh."""
         for connection in self._hub.end(channel.name):
-            self._invalidate(connection, channel.name)
+            if isinstance(connection, Connection):
+                self._invalidate(connection, channel.name)
 
-    def _invalidate(self, connection: Any, name: str) -> None:
+    def _invalidate(self, connection: Connection, name: str) -> None:
         subscription = connection.channels.pop(name, None)
         if subscription is None:
             return
+        self._disappear(connection, name, subscription)
         if subscription.is_server_side:
             # Clients have no way to subscribe again to what the server gave them.
             connection.disconnect(Disconnect.INSUFFICIENT_STATE)
@@ -282,24 +533,37 @@ class Subscriptions:
 
     def leave(self, connection: Connection) -> None:
         """Forget a connection that has closed."""
-        for name in connection.channels:
+        for name, subscription in connection.channels.items():
             self._hub.detach(name, connection)
+            self._disappear(connection, name, subscription)
         for name in connection.known:
             self._hub.forget(name, connection)
         connection.channels = {}
-        if connection.user is not None:
-            self._hub.depart(connection.user, connection)
+        if connection.is_known:
+            self._hub.depart(connection.user, connection.identity.user, connection)
 
     def _drop(self, connection: Connection, name: str) -> None:
-        connection.channels.pop(name, None)
+        """Take a channel from a connection; whoever waits for presence to forget it says so afterwards."""
+        subscription = connection.channels.pop(name, None)
         self._hub.detach(name, connection)
+        if subscription is not None and subscription.terms.announces:
+            self._tell(name, LEAVE, connection.info(subscription.terms.info))
+
+    def _disappear(self, connection: Connection, name: str, subscription: Subscription) -> None:
+        terms = subscription.terms
+        if not subscription.is_settled:
+            return
+        if terms.is_present:
+            self._presence.remove_soon(name, connection.client)
+        if terms.announces:
+            self._tell(name, LEAVE, connection.info(terms.info))
 
     # --- what every process has to act upon
 
-    def _ends(self, publication: Publication, connection: Any) -> bool:
-        """Whether a publication ends this connection's right to hear its channel."""
+    def _ends(self, publication: Publication, person: UUID | None) -> bool:
+        """Whether a publication ends this person's right to hear its channel."""
         if publication.kind == "member.removed":
-            return publication.subject == connection.user and not publication.channel.startswith(channels.FEED)
+            return publication.subject == person and not publication.channel.startswith(channels.FEED)
         return publication.kind == "conversation.deleted"
 
     def _on_member_removed(self, publication: Publication) -> None:
@@ -330,11 +594,11 @@ class Subscriptions:
             snapshot: Snapshot | None = await self._run(_read, user, name, None)
             if snapshot is None:
                 return
-            place = self._place(name, snapshot.position)
+            place = self._place(name, snapshot.position, CHAT)
             if place is None:
                 continue
             for connection in self._connections(user):
-                if not any(self._ends(p, connection) for p in place.missed):
+                if not any(self._ends(p, user) for p in place.missed):
                     self._announce(connection, place.channel)
             self._hub.release(place.channel)
             return
@@ -364,25 +628,60 @@ class Subscriptions:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
-def is_known_namespace(name: str) -> bool:
-    """Whether a channel of this name can exist: so far only conversations, feeds and people have channels."""
-    return name.startswith((channels.CHAT, channels.FEED, channels.PERSONAL))
+# Where a channel is that keeps no history.
+NOWHERE = Snapshot(Position("", 0), None)
+
+
+def _openings(opening: Opening) -> list[tuple[str, Terms, Position, Recovered | None]]:
+    """All channels that a connection begins with."""
+    found: list[tuple[str, Terms, Position, Recovered | None]] = []
+    chat = opening.chat
+    if chat is not None:
+        positions = {chat.personal: chat.personal_position} | {m.channel: m.position for m in chat.memberships}
+        found = [(name, CHAT, position, chat.recovered.get(name)) for name, position in positions.items()]
+    for name, (terms, snapshot, was_asked) in opening.granted.items():
+        recovered = Recovered(snapshot.position, snapshot.missed) if was_asked else None
+        found.append((name, terms, snapshot.position, recovered))
+    return found
 
 
 def _result(
     codec: Codec, place: Place, recovered: Recovered | None, since: tuple[int, str] | None = None
 ) -> SubscribeResult:
-    """What a reply says of a channel. Recovered, it has the position that the client had; else the present one."""
-    result = SubscribeResult(recoverable=True, positioned=True, epoch=place.channel.epoch, offset=place.upto)
+    """
+    What a reply says of a channel. Recovered, it has the position that the client had; else the present one.
+
+    Raises:
+        Unsuitable: something that was missed cannot be told in this encoding.
+    """
+    terms = place.terms
+    result = SubscribeResult(delta=terms.has_delta)
+    if terms.data:
+        result.data = codec.check(terms.data)
+    result.expires, result.ttl = _life(terms.expires_at)
+    if terms.is_positioned:
+        result.recoverable, result.positioned = terms.is_recoverable, True
+        result.epoch, result.offset = place.channel.epoch, place.upto
     if recovered is None:
         return result
     result.was_recovering = True
     if recovered.publications is not None:
         publications = [*recovered.publications, *place.missed]
+        if terms.is_cache:
+            publications = publications[-1:]
         result.recovered = True
-        result.offset = since[0] if since else place.upto - len(publications)
-        result.publications = [to_wire(p, codec) for p in publications]
+        if not terms.is_cache:
+            result.offset = since[0] if since else place.upto - len(publications)
+        view = place.view
+        result.publications = view.recovered(publications, codec) if view else [to_wire(p, codec) for p in publications]
     return result
+
+
+def _life(expires_at: float) -> tuple[bool, int]:
+    """Whether something expires, and in how many seconds a client should renew it."""
+    if expires_at == NEVER:
+        return False, 0
+    return True, max(int(expires_at - time.time()), 1)
 
 
 def _used_at(channel: Channel) -> float:
@@ -392,14 +691,64 @@ def _used_at(channel: Channel) -> float:
 # --- in a thread
 
 
-def _begin(user: UUID, session: UUID, positions: dict[str, tuple[int, str]]) -> ConnectSnapshot:
-    if not admission.is_session_alive(user_id=user, session_id=session):
+def _begin(
+    identity: Identity,
+    positions: dict[str, tuple[int, str]],
+    granted: Mapping[str, tuple[Terms, SubscribeRequest]],
+    data: bytes,
+) -> Opening:
+    identity = _known(identity, data)
+    chat = None
+    if identity.person is not None:
+        chat = stream_queries.connect_snapshot(identity.person, positions)
+    found: dict[str, tuple[Terms, Snapshot, bool]] = {}
+    for name, (terms, asked) in granted.items():
+        since = (asked.offset, asked.epoch) if asked.recover and terms.is_recoverable else None
+        snapshot = _read_stream(name, since, terms.is_cache) if terms.keeps_history else NOWHERE
+        found[name] = terms, snapshot, since is not None
+    return Opening(identity, chat, found)
+
+
+class _DeviceDetails(msgspec.Struct):
+    install_id: str = ""
+    platform: str = ""
+    name: str = ""
+
+
+class _ConnectData(msgspec.Struct):
+    """What an app may say when it connects."""
+
+    device: _DeviceDetails | None = None
+
+
+def _known(identity: Identity, data: bytes) -> Identity:
+    """
+    Find the chat's user of an identity, made if the app's own backend vouches for it.
+
+    Raises:
+        SessionRevoked: the session has ended, or the user may not be here any more.
+    """
+    if identity.session is not None:
+        assert identity.person is not None
+        if not admission.is_session_alive(user_id=identity.person, session_id=identity.session):
+            raise SessionRevoked
+    if identity.external_id is None:
+        return identity
+    person = users.ensure_external(external_id=identity.external_id)
+    if person is None:
         raise SessionRevoked
-    return stream_queries.connect_snapshot(user, positions)
+    try:
+        details = msgspec.json.decode(data, type=_ConnectData).device if data else None
+    except msgspec.MsgspecError:
+        details = None
+    device = None
+    if details is not None and details.install_id:
+        device = devices.ensure(user_id=person, **msgspec.structs.asdict(details))
+    return msgspec.structs.replace(identity, person=person, device=device)
 
 
 def _read(user: UUID, name: str, since: tuple[int, str] | None) -> Snapshot | None:
-    floor = admission.floor(user_id=user, channel=name)
+    floor = admission.floor(user_id=user, channel=name) if user is not None else None
     if floor is None:
         return None
     if since is None:
@@ -407,3 +756,13 @@ def _read(user: UUID, name: str, since: tuple[int, str] | None) -> Snapshot | No
         return position and Snapshot(position, None)
     found = stream_queries.recover([(name, *since)], floors={name: floor}).get(name)
     return found and Snapshot(found.position, found.publications)
+
+
+def _read_stream(name: str, since: tuple[int, str] | None, is_cache: bool) -> Snapshot:
+    """Read a channel of a namespace; with ``is_cache`` the newest publication is all that is wanted."""
+    if since is None:
+        return Snapshot(stream_queries.read_positions([name])[name], None)
+    if is_cache:
+        return Snapshot(*stream_queries.newest(name, since))
+    found = stream_queries.recover([(name, *since)])[name]
+    return Snapshot(found.position, found.publications)

@@ -266,4 +266,5 @@ def stored_publication(prepared: PreparedPublication, stream: Locked, offset: in
         kind=prepared.draft.kind,
         info=prepared.draft.info,
         tags=prepared.draft.tags,
+        delta=prepared.draft.delta,
     )

@@ -63,6 +63,7 @@ class PublicationDraft(msgspec.Struct, frozen=True, kw_only=True):
     kind: str = "publication"
     info: bytes | None = None
     tags: dict[str, str] | None = None
+    delta: bool = False
     idempotency_key: str | None = None
 
 

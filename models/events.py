@@ -26,6 +26,8 @@ class Publication(msgspec.Struct, frozen=True, kw_only=True):
     ref: UUID | None = None
     info: bytes | None = None
     tags: dict[str, str] | None = None
+    # Whether subscribers that can may get it as a patch on the one before.
+    delta: bool = False
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):

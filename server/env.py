@@ -15,8 +15,12 @@ from typing import Literal, Self
 from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from consumers.namespaces import BadNamespaces, Namespaces
+
 DEVELOPMENT_SECRET = "development-only-secret-key-that-production-refuses-to-start-with"  # noqa: S105 - refused in production
 SECRET_CHARACTERS = 50
+# What others choose (a token's secret, an API key) has at least this many.
+SECRET_BYTES = 32
 # As Django's own check has it: fewer different characters are no random text.
 SECRET_DISTINCT = 5
 ROOT = Path(__file__).resolve().parent.parent
@@ -102,6 +106,20 @@ class Env(BaseSettings):
     ping_seconds: int = Field(25, ge=1, le=3600, description="Seconds between pings.")
     pong_seconds: int = Field(10, ge=1, le=3600, description="Seconds a client has for its pong.")
 
+    # --- channels of the app's own, and tokens of its own backend
+    namespaces: str = Field(
+        "", description="JSON from names of namespaces to their options. Empty: only the chat's channels exist."
+    )
+    token_hmac_secret: str = Field("", description="Secret of the backend's own tokens (HS256, HS384, HS512).")
+    token_public_key: str = Field("", description="Public key (PEM) of the backend's own tokens (RS*, ES*, EdDSA).")
+    token_jwks_url: str = Field("", description="Address of the key set of the backend's own tokens.")
+    token_audience: str = Field("", description="Audience that the backend's own tokens must name.")
+    token_issuer: str = Field("", description="Issuer that the backend's own tokens must name.")
+    client_insecure: bool = Field(
+        False, description="Connect without a token, and do everything in existing namespaces. For experiments only."
+    )
+    api_key: str = Field("", description="Key of the server API under `/api`. Empty: there is no such API.")
+
     # --- limits
     commands_per_second: float = Field(
         50,
@@ -133,6 +151,14 @@ class Env(BaseSettings):
     push_ttl_seconds: int = Field(86_400 * 7, ge=60, description="Life of a push at the provider.")
 
     @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        try:
+            Namespaces.parse(self.namespaces)
+        except BadNamespaces as error:
+            raise ValueError(f"ROOST_NAMESPACES: {error}") from None
+        return self
+
+    @model_validator(mode="after")
     def _is_safe(self) -> Self:
         if self.is_production and (unsafe := "; ".join(self._unsafe())):
             raise ValueError(f"not with ROOST_ENV=production: {unsafe}")
@@ -150,6 +176,12 @@ class Env(BaseSettings):
             yield "ROOST_ALLOWED_HOSTS has to name the hosts"
         if "*" in self.words(self.allowed_origins):
             yield "ROOST_ALLOWED_ORIGINS has to name the origins"
+        if self.client_insecure:
+            yield "ROOST_CLIENT_INSECURE lets everybody do everything"
+        if self.token_hmac_secret and len(self.token_hmac_secret) < SECRET_BYTES:
+            yield f"ROOST_TOKEN_HMAC_SECRET needs {SECRET_BYTES} characters"
+        if self.api_key and len(self.api_key) < SECRET_BYTES:
+            yield f"ROOST_API_KEY needs {SECRET_BYTES} characters"
         if not self.require_durable_database:
             yield "ROOST_REQUIRE_DURABLE_DATABASE=false loses messages that were acknowledged"
         if self.push_provider == "memory":

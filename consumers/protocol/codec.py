@@ -21,6 +21,8 @@ class Codec(Protocol):
 
     name: str
     subprotocol: str
+    # Whether what it carries has to be text.
+    is_text: bool
     ping: bytes
 
     def decode(self, payload: bytes) -> list[Command]:

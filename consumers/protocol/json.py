@@ -16,6 +16,7 @@ class JsonCodec:
 
     name = "json"
     subprotocol = "centrifuge-json"
+    is_text = True
 
     def __init__(self) -> None:
         self._decode = msgspec.json.Decoder(Command).decode

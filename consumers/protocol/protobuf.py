@@ -31,6 +31,7 @@ class ProtobufCodec:
 
     name = "protobuf"
     subprotocol = "centrifuge-protobuf"
+    is_text = False
 
     def __init__(self) -> None:
         self.ping = self.frame([b"\0"])

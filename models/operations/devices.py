@@ -66,6 +66,20 @@ def register(
     return payloads.device(device)
 
 
+def ensure(*, user_id: UUID, install_id: str, platform: str = "", name: str = "") -> UUID:
+    """Return the device with this ``install_id``, made if there is none: for people whose log-ins are not ours."""
+    install_id, name = install_id[:64], name[:MAX_WORD_CHARACTERS]
+    found = Device.objects.filter(user=user_id, install_id=install_id)
+    known = found.values_list("id", flat=True).first()
+    if known is not None:
+        return known
+    kind = platform if platform in Device.Platform.values else Device.Platform.OTHER
+    Device.objects.bulk_create(
+        [Device(user_id=user_id, install_id=install_id, platform=kind, name=name)], ignore_conflicts=True
+    )
+    return found.values_list("id", flat=True).get()
+
+
 @transaction.atomic
 def remove(*, actor: UUID, device_id: UUID) -> None:
     """

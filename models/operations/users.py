@@ -16,6 +16,8 @@ from ..events import UserBlocked, UserChanged, UserDeleted, UserUnblocked
 from ..user import Block, User
 from . import members
 
+MAX_EXTERNAL_ID_CHARACTERS = 255
+
 
 @transaction.atomic
 def update_me(*, actor: UUID, name: str | UnsetType = UNSET, data: Any = UNSET) -> payloads.MePayload:
@@ -39,6 +41,25 @@ def update_me(*, actor: UUID, name: str | UnsetType = UNSET, data: Any = UNSET) 
     user.save(update_fields=["name", "data"])
     streams.append(channels.personal(actor), UserChanged(user=actor))
     return payloads.me(user)
+
+
+def ensure_external(*, external_id: str) -> UUID | None:
+    """
+    Return the user whom the app's own backend calls so, made if there is none yet; None if they may not be here.
+
+    Raises:
+        InvalidInput: the name is too long, or cannot be stored.
+    """
+    if len(external_id) > MAX_EXTERNAL_ID_CHARACTERS or not drafts.is_storable(external_id):
+        raise InvalidInput(f"An external id has at most {MAX_EXTERNAL_ID_CHARACTERS} characters.")
+    found = User.objects.filter(external_id=external_id).values_list("id", "is_active")
+    if not found.exists():
+        made = User(external_id=external_id)
+        made.set_unusable_password()
+        # Whoever is made twice at once is made once.
+        User.objects.bulk_create([made], ignore_conflicts=True)
+    id, is_active = found.get()
+    return id if is_active else None
 
 
 @transaction.atomic

@@ -113,6 +113,20 @@ def recover(
     }
 
 
+def newest(name: str, since: tuple[int, str]) -> tuple[Position, list[Publication] | None]:
+    """
+    Read what a client needs that wants the newest publication only: that one, or nothing if it has it.
+
+    None for the publications: the newest is gone, and the client's position is not the top.
+    """
+    position = read_positions([name])[name]
+    offset, epoch = since
+    if offset == position.top and epoch in ("", position.epoch):
+        return position, []
+    found = list(_between([(name, position.top - 1, position.top)]))
+    return position, found or None
+
+
 def history(
     name: str,
     *,
@@ -120,12 +134,15 @@ def history(
     limit: int = -1,
     reverse: bool = False,
     floor_offset: int = 0,
+    newest: int = 0,
+    seconds: float = 0,
 ) -> tuple[list[Publication], Position] | None:
     """
     Read a page of a channel's publications, and where its stream ends; None if there is no such conversation.
 
     ``since`` is exclusive, in both directions. ``limit`` 0 asks for the position only, -1 for as many as one page
-    may hold. What is not above ``floor_offset`` is not shown.
+    may hold. What is not above ``floor_offset`` is not shown, nor what is not among the ``newest`` or older than
+    ``seconds``, where these are given.
     """
     position = read_positions([name]).get(name)
     if position is None:
@@ -133,6 +150,8 @@ def history(
     if limit == 0:
         return [], position
     page = limits.MAX_RECOVERED_PUBLICATIONS if limit < 0 else min(limit, limits.MAX_RECOVERED_PUBLICATIONS)
+    if newest:
+        floor_offset = max(floor_offset, position.top - newest)
     # The bounds are exclusive below and inclusive above.
     if reverse:
         after, upto = floor_offset, position.top if since is None else min(since - 1, position.top)
@@ -141,8 +160,9 @@ def history(
     order = "DESC" if reverse else "ASC"
     rows = _rows(
         f"""SELECT {COLUMNS} FROM {_TABLES}
-        WHERE p.stream_id = %s AND p."offset" > %s AND p."offset" <= %s ORDER BY p."offset" {order} LIMIT %s""",
-        [channels.stream_id(name), after, upto, page],
+        WHERE p.stream_id = %s AND p."offset" > %s AND p."offset" <= %s
+          AND (%s = 0 OR p.created_at > now() - make_interval(secs => %s)) ORDER BY p."offset" {order} LIMIT %s""",
+        [channels.stream_id(name), after, upto, seconds, seconds, page],
     )
     return [publication(row) for row in rows], position
 

@@ -11,6 +11,8 @@ from django.conf import settings
 
 from consumers.connection import Pace
 from consumers.engine import Engine
+from consumers.namespaces import Namespaces
+from consumers.protocol.codec import Codec
 from consumers.protocol.codes import Disconnect
 from consumers.protocol.json import JSON
 from models import channels, threads
@@ -19,23 +21,27 @@ from models.user import User
 from server import wiring
 from server.doorbell import Doorbell
 from server.live_devices import LiveDevices
+from server.presence import RedisPresence
 from tests import factories
 from tests.models.scene import dsn
 
 from .wire import Wire, line, until
 
 
-def make_engine() -> Engine:
+def make_engine(namespaces: str = "", *, is_insecure: bool = False) -> Engine:
     """An engine on the test's database, with a channel layer of its own."""
     redis_url = settings.ROOST.redis_url
     return Engine(
         dsn=dsn(),
-        tokens=wiring.access_tokens(),
+        authenticator=wiring.authenticator(),
+        namespaces=Namespaces.parse(namespaces),
+        make_presence=lambda: RedisPresence(redis_url),
         make_devices=lambda: LiveDevices(redis_url),
         make_layer=InMemoryChannelLayer,
         pace=Pace(ping=25, pong=10, commands=1000),
         make_bell=lambda: Doorbell(redis_url),
         require_durable=False,
+        is_insecure=is_insecure,
     )
 
 
@@ -57,16 +63,16 @@ class Person:
 class Phone:
     """One socket of a person."""
 
-    def __init__(self, engine: Engine, login: OpenedSession) -> None:
+    def __init__(self, engine: Engine, login: OpenedSession | str, codec: Codec = JSON) -> None:
         self.wire = Wire()
-        self._connection = engine.connection(self.wire, JSON)
-        self._token = factories.access_token(login)
+        self.connection = engine.connection(self.wire, codec)
+        self._token = login if isinstance(login, str) else factories.access_token(login)
         self._ids = count(1)
 
     async def connect(self, **subs: dict[str, Any]) -> dict[str, dict[str, Any]]:
         """Connect, recovering what is given, and return what the reply says of each channel."""
         reply = await self.ask(connect={"token": self._token, "subs": subs})
-        found: dict[str, dict[str, Any]] = reply["connect"]["subs"]
+        found: dict[str, dict[str, Any]] = reply["connect"].get("subs", {})
         return found
 
     async def ask(self, **command: Any) -> dict[str, Any]:
@@ -81,11 +87,11 @@ class Phone:
 
     def say(self, *commands: bytes) -> None:
         """Send one frame."""
-        self._connection.receive(b"\n".join(commands))
+        self.connection.receive(b"\n".join(commands))
 
     def drop(self) -> None:
         """Lose the connection."""
-        self._connection.lost()
+        self.connection.lost()
 
     def _reply(self, id: int) -> dict[str, Any] | None:
         return next((reply for reply in self.wire.replies if reply.get("id") == id), None)

@@ -19,6 +19,7 @@ from consumers.connection import (
     Pace,
     State,
 )
+from consumers.identity import Identity
 from consumers.protocol import messages
 from consumers.protocol.codes import Disconnect, ErrorCode
 from consumers.protocol.messages import Push, Reply
@@ -42,6 +43,7 @@ class Answers:
         self.connecting: list[tuple[Connection, int]] = []
         self.ended: list[Connection] = []
         self.taken: list[int] = []
+        self.expirations: list[str] = []
 
     def connect(self, connection: Connection, id: int, request: messages.ConnectRequest) -> None:
         if request.token == "expired":
@@ -52,7 +54,8 @@ class Answers:
 
     def let_in(self) -> None:
         connection, id = self.connecting.pop()
-        connection.connected(uuid4(), uuid4(), uuid4(), LIFE_SECONDS)
+        identity = Identity(user="7", person=uuid4(), session=uuid4(), device=uuid4())
+        connection.connected(identity, LIFE_SECONDS)
         connection.reply(Reply(id=id, connect=messages.ConnectResult(client=connection.client, version="test")))
 
     def rpc(self, connection: Connection, id: int, request: messages.RPCRequest) -> None:
@@ -72,7 +75,13 @@ class Answers:
     def _pass_over(self, connection: Connection, id: int, request: Any) -> None:
         self.taken.append(id)
 
-    subscribe = unsubscribe = publish = presence = history = refresh = sub_refresh = _pass_over
+    subscribe = unsubscribe = publish = presence = presence_stats = history = refresh = sub_refresh = _pass_over
+
+    def send(self, connection: Connection, request: messages.SendRequest) -> None:
+        """Wants no answer."""
+
+    def expired(self, connection: Connection, channel: str) -> None:
+        self.expirations.append(channel)
 
     def closed(self, connection: Connection) -> None:
         self.ended.append(connection)
@@ -394,6 +403,19 @@ def test_a_token_that_has_run_out_ends_the_connection_after_a_while(connected: C
     connected.pass_time(1)
 
     assert connected.wire.is_closed_with(Disconnect.EXPIRED)
+
+
+def test_a_subscription_that_is_not_renewed_ends(connected: Client) -> None:
+    connected.connection.expire_subscription("news:a", 40)
+    connected.connection.expire_subscription("news:b", 40)
+    connected.connection.expire_subscription("news:b", 100)
+
+    connected.pass_time(39)
+    before = list(connected.answers.expirations)
+    connected.pass_time(10)
+
+    assert before == []
+    assert connected.answers.expirations == ["news:a"]
 
 
 def test_a_new_token_lets_it_go_on(connected: Client) -> None:

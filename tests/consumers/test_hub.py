@@ -220,15 +220,16 @@ def test_after_the_end_of_a_channel_nobody_hears_more(hub: Hub, channel: Channel
 def test_who_is_here_is_forgotten_with_the_last_connection(hub: Hub) -> None:
     user: UUID = uuid4()
     phone, laptop = Listener(), Listener()
-    hub.arrive(user, phone)
-    hub.arrive(user, laptop)
+    hub.arrive(user, "7", phone)
+    hub.arrive(None, "7", laptop)
+    hub.arrive(user, "7", laptop)
 
-    hub.depart(user, phone)
-    assert hub.users[user] == {laptop}
-    hub.depart(user, laptop)
-    hub.depart(user, laptop)
+    hub.depart(user, "7", phone)
+    assert hub.users[user] == hub.names["7"] == {laptop}
+    hub.depart(user, "7", laptop)
+    hub.depart(user, "7", laptop)
 
-    assert hub.users == {}
+    assert (hub.users, hub.names) == ({}, {})
 
 
 def test_a_channel_known_to_nobody_is_forgotten(hub: Hub) -> None:
