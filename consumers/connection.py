@@ -396,6 +396,15 @@ class Connection:
         """The token is good for so long."""
         self._expires_at = self._clock.time() + seconds + EXPIRY_GRACE_SECONDS
 
+    def renewed(self, seconds: float | None, is_expired: bool) -> None:
+        """The app's backend says how long it may go on: ``None`` is for ever, and expired is over now."""
+        if is_expired:
+            self.disconnect(Disconnect.EXPIRED)
+        elif seconds is None:
+            self._expires_at = NEVER
+        else:
+            self.expire_in(seconds)
+
     def expire_subscription(self, channel: str, seconds: float) -> None:
         """A subscription ends in so long, unless that is said again; infinity is never."""
         self._expiring = self._expiring or {}

@@ -22,6 +22,7 @@ from models.writer import Writer
 from .authentication import Authenticator
 from .commands import Commands, Devices
 from .connection import Connection, Pace, Wire
+from .control import Control
 from .hub import Hub
 from .namespaces import Namespaces
 from .presence import Presence
@@ -150,6 +151,15 @@ class Engine:
         )
         self.relay = self._subscriptions.relay = self._make_relay()
         self.writer = Writer(self._dsn, on_committed=self._committed, require_durable=self._require_durable)
+        self.control = Control(
+            hub=self.hub,
+            relay=self.relay,
+            writer=self.writer,
+            subscriptions=self._subscriptions,
+            presence=self.presence,
+            namespaces=self.namespaces,
+            run=threads.run,
+        )
         self._commands = Commands(
             writer=self.writer,
             receipts=self.receipts,
@@ -177,6 +187,7 @@ class Engine:
         await self.writer.stop(seconds)
         await self.receipts.stop()
         await self._commands.stop()
+        await self.control.stop()
         await self._subscriptions.stop()
         await self.relay.stop()
         await self._devices.stop()
@@ -192,6 +203,7 @@ class Engine:
             unseen=lambda snapshot, tops: threads.run(_unseen, snapshot, tops),
             lost=self._subscriptions.lost,
             promote=self._subscriptions.promote,
+            obey=lambda order: self.control.obey(order),
         )
 
     def connection(self, wire: Wire, codec: Codec) -> Connection:

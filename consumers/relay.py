@@ -31,6 +31,8 @@ PARK_SECONDS = 0.075
 WATCH_SECONDS = 5.0
 HEARTBEAT_SECONDS = 1.0
 SILENCE_SECONDS = 3.0
+# A process that was not heard for so long is gone.
+FORGOTTEN_SECONDS = 10.0
 # Redis that takes longer for one batch is taken for frozen; the horizon query covers what is dropped.
 SEND_SECONDS = 2.0
 MAX_WAITING_BATCHES = 1_000
@@ -42,6 +44,7 @@ Gaps = Callable[[Sequence[tuple[str, int, int]]], Awaitable[list[Publication]]]
 Unseen = Callable[[str | None, Mapping[str, int]], Awaitable[tuple[list[Publication], str]]]
 Lost = Callable[[Channel], None]
 Promote = Callable[[Publication], None]
+Obey = Callable[[bytes], None]
 
 
 class Relay:
@@ -56,6 +59,7 @@ class Relay:
         unseen: Unseen,
         lost: Lost,
         promote: Promote,
+        obey: Obey = lambda order: None,
     ) -> None:
         self._hub = hub
         self._make_layer = make_layer
@@ -63,7 +67,11 @@ class Relay:
         self._unseen = unseen
         self._lost = lost
         self._promote = promote
-        self._node = uuid4().hex
+        self._obey = obey
+        self.node = uuid4().hex
+        # The other processes, each with when it was heard last.
+        self._heard: dict[str, float] = {}
+        self._orders: deque[bytes] = deque(maxlen=MAX_WAITING_BATCHES)
         self._early: dict[str, dict[int, Publication]] = {}
         self._recent: dict[str, list[Publication]] = {}
         self._recent_before: dict[str, list[Publication]] = {}
@@ -100,6 +108,16 @@ class Relay:
         self.accept(publications)
         self._outgoing.append(publications)
         self._wake.set()
+
+    def order(self, order: bytes) -> None:
+        """Have the other processes do something, as far as Redis tells them; ``obey`` is called there."""
+        self._orders.append(order)
+        self._wake.set()
+
+    def others(self) -> set[str]:
+        """The other processes that were heard lately."""
+        oldest = self._loop.time() - FORGOTTEN_SECONDS
+        return {node for node, heard in self._heard.items() if heard > oldest}
 
     def accept(self, publications: Iterable[Publication]) -> None:
         """Take publications from anywhere: in any order, more than once."""
@@ -235,15 +253,17 @@ class Relay:
         while True:
             await self._wake.wait()
             self._wake.clear()
+            while self._orders and self._layer is not None:
+                await self._send({"type": "order", "from": self.node, "order": self._orders.popleft()})
             while self._outgoing and self._layer is not None:
                 publications = [p for batch in self._outgoing for p in batch]
                 self._outgoing.clear()
-                await self._send({"type": "batch", "from": self._node, "publications": self._encode(publications)})
+                await self._send({"type": "batch", "from": self.node, "publications": self._encode(publications)})
 
     async def _beat(self) -> None:
         while True:
             await asyncio.sleep(HEARTBEAT_SECONDS)
-            await self._send({"type": "heartbeat", "from": self._node})
+            await self._send({"type": "heartbeat", "from": self.node})
 
     async def _send(self, message: dict[str, object]) -> None:
         if self._layer is None:
@@ -280,10 +300,14 @@ class Relay:
         self._wake.set()
         while True:
             message = await layer.receive(name)
-            if message["from"] == self._node:
+            if message["from"] == self.node:
                 self._heard_at = self._loop.time()
-            elif message["type"] == "batch":
+                continue
+            self._heard[message["from"]] = self._loop.time()
+            if message["type"] == "batch":
                 self.accept(self._decode(message["publications"]))
+            elif message["type"] == "order":
+                self._obey(message["order"])
 
     async def _close_layer(self, layer: Any) -> None:
         if layer is None:

@@ -47,6 +47,14 @@ stored AS (
   SELECT stream_id, "offset", kind, message_id, nullif(data, ''), subject, ref FROM placed)
 SELECT "offset", epoch FROM placed ORDER BY n"""
 
+_TRIM = """
+DELETE FROM messaging_publication WHERE (stream_id, "offset") IN (
+  SELECT p.stream_id, p."offset" FROM messaging_stream s JOIN messaging_publication p ON p.stream_id = s.id
+  WHERE s.kind = 2 AND s.channel LIKE %s AND (NOT %s OR position(':' in s.channel) = 0)
+    AND (p."offset" <= s.top - %s OR p.created_at < now() - make_interval(secs => %s))
+  LIMIT %s FOR UPDATE OF p SKIP LOCKED)"""
+_TRIM_SLICE = 5_000
+
 Handler = Callable[[list[Publication]], None]
 _handlers: list[Handler] = []
 
@@ -103,6 +111,18 @@ def creation(names: Iterable[str]) -> list[list[object]]:
         list(distinct),
         [new_epoch() for _ in distinct],
     ]
+
+
+def trim(pattern: str, *, is_unprefixed: bool, size: int, seconds: float) -> int:
+    """Delete the publications of some of the operator's channels that are beyond a size or an age; how many."""
+    total = 0
+    while True:
+        with connection.cursor() as cursor:
+            cursor.execute(_TRIM, [pattern, is_unprefixed, size, seconds, _TRIM_SLICE])
+            count: int = cursor.rowcount
+        total += count
+        if count < _TRIM_SLICE:
+            return total
 
 
 def lock(names: Iterable[str]) -> dict[str, LockedStream]:

@@ -16,12 +16,25 @@ from django.conf import settings  # noqa: E402
 
 from consumers.routing import urlpatterns  # noqa: E402
 
-from .body_limit import BodyLimit  # noqa: E402
+from .backend_api import PREFIX, BackendApi  # noqa: E402
+from .body_limit import Application, BodyLimit, Receive, Scope, Send  # noqa: E402
 from .gate import Gate  # noqa: E402
+
+
+def http(django: Application, backend: Application) -> Application:
+    """Requests of the app's own backend go past Django."""
+
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        await (backend if scope["path"].startswith(PREFIX) else django)(scope, receive, send)
+
+    return serve
+
 
 application = ProtocolTypeRouter(
     {
-        "http": BodyLimit(django_application, settings.DATA_UPLOAD_MAX_MEMORY_SIZE),
+        "http": BodyLimit(
+            http(django_application, BackendApi(settings.ROOST.api_key)), settings.DATA_UPLOAD_MAX_MEMORY_SIZE
+        ),
         "websocket": Gate(URLRouter(urlpatterns), settings.ROOST.words(settings.ROOST.allowed_origins)),
     }
 )

@@ -19,12 +19,13 @@ from .env import Env
 from .front import FrontDoor, Layer
 from .peers import Origins, Proxies
 from .picows_lane import Application, LaneSettings, PicowsLane
+from .uvicorn_lane import UvicornLane
 
 log = logging.getLogger(__name__)
 
-# How a connection begins that the front door gives to a layer of its own; everything else is Daphne's. The server
-# API will be the next line.
+# How a connection begins that the front door gives to a layer of its own; everything else is Daphne's.
 WEBSOCKET = b"GET /connection/websocket"
+BACKEND = b"POST /api/"
 # What serving makes is mostly freed by reference counts; full collections of a large, stable heap only cost.
 GC_THRESHOLDS = (50_000, 20, 100)
 # After the drain: what the writer has taken is committed.
@@ -52,6 +53,7 @@ class Web:
         self._env = env
         self._engine = engine
         self._daphne = DaphneServer(application, proxies=proxies, max_message=env.max_frame_bytes)
+        self._uvicorn = UvicornLane(application, proxies=proxies)
         self._settings = LaneSettings(
             max_message=env.max_frame_bytes,
             max_unsent=env.max_unsent_bytes,
@@ -80,7 +82,9 @@ class Web:
 
     async def _run(self, host: str, port: int, stop: asyncio.Event, on_listening: Callable[[int], object]) -> None:
         lane = PicowsLane(self._application, self._settings)
-        layers: dict[bytes, Layer] = {WEBSOCKET: lane.adopt} if self._env.socket_lane == "picows" else {}
+        layers: dict[bytes, Layer] = {BACKEND: self._uvicorn.adopt}
+        if self._env.socket_lane == "picows":
+            layers[WEBSOCKET] = lane.adopt
         door = FrontDoor(layers, self._daphne.adopt)
         await self._engine.start()
         try:
@@ -96,7 +100,7 @@ class Web:
 
     async def _drain(self, lane: PicowsLane) -> None:
         log.info("draining: %d websockets in %g s", len(lane.connections), self._env.drain_seconds)
-        layers = (lane, self._daphne)
+        layers = (lane, self._uvicorn, self._daphne)
         await asyncio.gather(*(layer.drain(self._env.drain_seconds, *SHUTDOWN) for layer in layers))
 
 

@@ -1,0 +1,74 @@
+"""The socket layer of the server API: uvicorn's HTTP protocol, ten times cheaper for each request than Daphne's."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from typing import Any
+
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from .peers import Proxies
+from .picows_lane import Application
+
+# Backends keep their connections; proxies give them up after a minute at most.
+KEEP_ALIVE_SECONDS = 75
+
+
+class UvicornLane:
+    """All connections of this lane: takes accepted sockets, and lets them finish in the end."""
+
+    def __init__(self, application: Application, *, proxies: Proxies) -> None:
+        self._application = application
+        self._proxies = proxies
+        self._config = Config(
+            self._serve,
+            http=HttpToolsProtocol,
+            ws="none",
+            interface="asgi3",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        )
+        self._config.load()
+        self._state = ServerState()
+        self._adopting: set[asyncio.Task[None]] = set()
+
+    def adopt(self, client: socket.socket) -> None:
+        """Serve an accepted socket."""
+        task = asyncio.get_running_loop().create_task(self._take(client))
+        self._adopting.add(task)
+        task.add_done_callback(self._adopting.discard)
+
+    async def _take(self, client: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.connect_accepted_socket(lambda: HttpToolsProtocol(self._config, self._state, {}, loop), client)
+        except OSError:
+            client.close()
+
+    async def _serve(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        """Serve the root application, whatever is asked for: a proxy may reuse a connection for anything."""
+        headers = scope["headers"]
+        scope["client"], is_secure = self._proxies.client(
+            scope["client"],
+            lambda name: [value.decode("latin-1") for key, value in headers if key.decode("latin-1") == name],
+        )
+        scope["scheme"] = "https" if is_secure else "http"
+        await self._application(scope, receive, send)
+
+    async def drain(self, seconds: float, code: int, reason: str) -> None:
+        """Let requests finish within ``seconds``, and close what is idle."""
+        end = time.monotonic() + seconds
+        for protocol in list(self._state.connections):
+            protocol.shutdown()
+        while (tasks := {*self._state.tasks}) and (left := end - time.monotonic()) > 0:
+            await asyncio.wait(tasks, timeout=left)
+        for task in self._state.tasks:
+            task.cancel()
