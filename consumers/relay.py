@@ -12,6 +12,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 from uuid import uuid4
 
@@ -78,6 +79,7 @@ class Relay:
         self._recent_count = 0
         self._outgoing: deque[list[Publication]] = deque(maxlen=MAX_WAITING_BATCHES)
         self._wake = asyncio.Event()
+        self._beat_now = asyncio.Event()
         self._heal_timer: asyncio.TimerHandle | None = None
         self._healing: asyncio.Task[None] | None = None
         self._snapshot: str | None = None
@@ -193,6 +195,8 @@ class Relay:
         while True:
             await asyncio.sleep(RECENT_SECONDS)
             self._turn_recent()
+            there = self.others()
+            self._heard = {node: heard for node, heard in self._heard.items() if node in there}
 
     # --- gaps
 
@@ -262,7 +266,10 @@ class Relay:
 
     async def _beat(self) -> None:
         while True:
-            await asyncio.sleep(HEARTBEAT_SECONDS)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(HEARTBEAT_SECONDS):
+                    await self._beat_now.wait()
+            self._beat_now.clear()
             await self._send({"type": "heartbeat", "from": self.node})
 
     async def _send(self, message: dict[str, object]) -> None:
@@ -298,11 +305,15 @@ class Relay:
             await layer.group_add(GROUP, name)
         self._layer = layer
         self._wake.set()
+        self._beat_now.set()
         while True:
             message = await layer.receive(name)
             if message["from"] == self.node:
                 self._heard_at = self._loop.time()
                 continue
+            if message["from"] not in self._heard:
+                # A new process: it has to hear of this one before it asks all for something.
+                self._beat_now.set()
             self._heard[message["from"]] = self._loop.time()
             if message["type"] == "batch":
                 self.accept(self._decode(message["publications"]))
