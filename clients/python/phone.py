@@ -1,12 +1,14 @@
 """
 A phone on the official SDK (PyPI ``centrifuge-python``), driven by the same lines of JSON as ``../js/phone.mjs``.
 
-``python phone.py``, then ``{"do": "connect", "url": "ws://…/connection/websocket", "token": "…"}`` and so on.
+``python phone.py`` (or ``--protobuf``), then ``{"do": "connect", "url": "ws://…/connection/websocket", "token": "…"}``
+and so on.
 """
 
 import asyncio
 import json
 import sys
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from centrifuge import (
@@ -14,8 +16,11 @@ from centrifuge import (
     ClientEventHandler,
     ConnectedContext,
     ConnectingContext,
+    DeltaType,
     DisconnectedContext,
     ErrorContext,
+    JoinContext,
+    LeaveContext,
     PublicationContext,
     ServerPublicationContext,
     ServerSubscribedContext,
@@ -25,6 +30,17 @@ from centrifuge import (
     UnsubscribedContext,
 )
 from centrifuge.exceptions import CentrifugeError
+
+# In Protobuf an app's data is bytes; ours is JSON in them.
+IS_PROTOBUF = "--protobuf" in sys.argv
+
+
+def pack(data: Any) -> Any:
+    return json.dumps(data).encode() if IS_PROTOBUF else data
+
+
+def unpack(data: Any) -> Any:
+    return json.loads(data) if IS_PROTOBUF and data else data
 
 
 def say(event: str, **fields: Any) -> None:
@@ -43,7 +59,7 @@ class Events(ClientEventHandler):
         say("connecting", code=ctx.code, reason=ctx.reason)
 
     async def on_connected(self, ctx: ConnectedContext) -> None:
-        say("connected", client=ctx.client, data=ctx.data)
+        say("connected", client=ctx.client, data=unpack(ctx.data))
 
     async def on_disconnected(self, ctx: DisconnectedContext) -> None:
         say("disconnected", code=ctx.code, reason=ctx.reason)
@@ -64,7 +80,7 @@ class Events(ClientEventHandler):
         say("unsubscribed", channel=ctx.channel)
 
     async def on_publication(self, ctx: ServerPublicationContext) -> None:
-        say("publication", channel=ctx.channel, offset=ctx.pub.offset, data=ctx.pub.data)
+        say("publication", channel=ctx.channel, offset=ctx.pub.offset, data=unpack(ctx.pub.data))
 
 
 class ChannelEvents(SubscriptionEventHandler):
@@ -85,8 +101,14 @@ class ChannelEvents(SubscriptionEventHandler):
     async def on_unsubscribed(self, ctx: UnsubscribedContext) -> None:
         say("unsubscribed", channel=self.channel, code=ctx.code, reason=ctx.reason)
 
+    async def on_join(self, ctx: JoinContext) -> None:
+        say("join", channel=self.channel, user=ctx.info.user)
+
+    async def on_leave(self, ctx: LeaveContext) -> None:
+        say("leave", channel=self.channel, user=ctx.info.user)
+
     async def on_publication(self, ctx: PublicationContext) -> None:
-        say("publication", channel=self.channel, offset=ctx.pub.offset, data=ctx.pub.data)
+        say("publication", channel=self.channel, offset=ctx.pub.offset, data=unpack(ctx.pub.data))
 
 
 class Phone:
@@ -99,7 +121,13 @@ class Phone:
             return token
 
         self.client = Client(
-            url, events=Events(), token=token, get_token=get_token, min_reconnect_delay=0.05, max_reconnect_delay=0.5
+            url,
+            events=Events(),
+            token=token,
+            get_token=get_token,
+            use_protobuf=IS_PROTOBUF,
+            min_reconnect_delay=0.05,
+            max_reconnect_delay=0.5,
         )
         await self.client.connect()
 
@@ -111,22 +139,69 @@ class Phone:
             self.client._address = url  # the SDK has no public way to move to another address
         await self.client.connect()
 
-    async def subscribe(self, channel: str) -> None:
-        await self.client.new_subscription(channel, events=ChannelEvents(channel)).subscribe()
+    async def subscribe(self, channel: str, options: dict[str, Any] | None = None) -> None:
+        chosen = dict(options or {})
+        token = chosen.get("token")
+        delta = DeltaType.FOSSIL if chosen.get("delta") else None
+
+        async def get_token(event: Any) -> str:
+            return str(token)
+
+        subscription = self.client.new_subscription(
+            channel,
+            events=ChannelEvents(channel),
+            join_leave=bool(chosen.get("joinLeave")),
+            delta=delta,
+            **({"token": token, "get_token": get_token} if token else {}),
+        )
+        await subscription.subscribe()
+
+    async def unsubscribe(self, channel: str) -> None:
+        subscription = self.client.get_subscription(channel)
+        assert subscription
+        await subscription.unsubscribe()
 
     async def rpc(self, id: int, method: str, data: Any) -> None:
-        await self._answer(id, self.client.rpc(method, data))
+        async def ask() -> Any:
+            return unpack((await self.client.rpc(method, pack(data))).data)
+
+        await self._answer(id, ask)
 
     async def publish(self, id: int, channel: str, data: Any) -> None:
-        await self._answer(id, self.client.publish(channel, data))
+        async def ask() -> None:
+            await self.client.publish(channel, pack(data))
 
-    async def _answer(self, id: int, call: Any) -> None:
+        await self._answer(id, ask)
+
+    async def presence(self, id: int, channel: str) -> None:
+        async def ask() -> Any:
+            there = (await self.client.presence(channel)).clients
+            return {client: {"user": info.user} for client, info in there.items()}
+
+        await self._answer(id, ask)
+
+    async def presence_stats(self, id: int, channel: str) -> None:
+        async def ask() -> Any:
+            stats = await self.client.presence_stats(channel)
+            return {"numClients": stats.num_clients, "numUsers": stats.num_users}
+
+        await self._answer(id, ask)
+
+    async def history(self, id: int, channel: str, options: dict[str, Any]) -> None:
+        async def ask() -> Any:
+            page = await self.client.history(channel, **options)
+            publications = [{"data": unpack(pub.data), "offset": pub.offset} for pub in page.publications]
+            return {"publications": publications, "epoch": page.epoch, "offset": page.offset}
+
+        await self._answer(id, ask)
+
+    async def _answer(self, id: int, ask: Callable[[], Awaitable[Any]]) -> None:
         try:
-            reply = await call
+            data = await ask()
         except CentrifugeError as error:
             say("reply", id=id, error={"code": getattr(error, "code", 0), "message": str(error)})
         else:
-            say("reply", id=id, data=getattr(reply, "data", None))
+            say("reply", id=id, data=data)
 
 
 async def main() -> None:

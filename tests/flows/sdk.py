@@ -13,7 +13,9 @@ from typing import Any
 CLIENTS = Path(__file__).resolve().parents[2] / "clients"
 COMMANDS = {
     "js": ["node", str(CLIENTS / "js" / "phone.mjs")],
+    "js-protobuf": ["node", str(CLIENTS / "js" / "phone.mjs"), "--protobuf"],
     "python": [sys.executable, str(CLIENTS / "python" / "phone.py")],
+    "python-protobuf": [sys.executable, str(CLIENTS / "python" / "phone.py"), "--protobuf"],
 }
 DEADLINE = 20.0
 
@@ -82,6 +84,23 @@ class SdkPhone:
         reply = await self._reply(id)
         assert "error" not in reply, reply
         return reply["data"]
+
+    async def ask(self, action: str, **fields: Any) -> Any:
+        """Do something that has an answer; its data, or the error's code."""
+        id = next(self._ids)
+        await self.do(action, id=id, **fields)
+        reply = await self._reply(id)
+        return reply["error"]["code"] if "error" in reply else reply["data"]
+
+    async def subscribe(self, channel: str, **options: Any) -> None:
+        before = len([e for e in self.events if e["event"] == "subscribed"])
+        await self.do("subscribe", channel=channel, options=options)
+        await self.until(
+            lambda events: len([e for e in events if e["event"] == "subscribed"]) > before, f"subscription to {channel}"
+        )
+
+    def heard(self, event: str, channel: str) -> list[Event]:
+        return [e for e in self.events if e["event"] == event and e["channel"] == channel]
 
     async def _reply(self, id: int) -> Event:
         def found(events: list[Event]) -> bool:
