@@ -5,10 +5,18 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import os
+import shutil
+import subprocess
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
+
+import pytest
+
+from tests import servers
 
 CLIENTS = Path(__file__).resolve().parents[2] / "clients"
 COMMANDS = {
@@ -17,9 +25,25 @@ COMMANDS = {
     "python": [sys.executable, str(CLIENTS / "python" / "phone.py")],
     "python-protobuf": [sys.executable, str(CLIENTS / "python" / "phone.py"), "--protobuf"],
 }
+# What has to be there for an SDK beside Python.
+TOOLS = {"js": "node", "go": "go"}
+BUILD_SECONDS = 300
 DEADLINE = 20.0
 
 Event = dict[str, Any]
+
+
+def go_command(sdk: str) -> list[str]:
+    """How the phone in Go is started, in one of its encodings."""
+    return [str(build_go()), *(["--protobuf"] if sdk.endswith("protobuf") else [])]
+
+
+@cache
+def build_go() -> Path:
+    """Build the phone in Go, once per run of the tests."""
+    program = servers.session().folder / "phone-go"
+    subprocess.run(["go", "build", "-o", str(program), "."], cwd=CLIENTS / "go", check=True, timeout=BUILD_SECONDS)
+    return program
 
 
 class SdkPhone:
@@ -35,8 +59,13 @@ class SdkPhone:
 
     @classmethod
     async def start(cls, sdk: str) -> SdkPhone:
+        tool = TOOLS.get(sdk.partition("-")[0])
+        if tool and not shutil.which(tool):
+            assert not os.environ.get("CI"), f"{tool} has to be installed"
+            pytest.skip(f"{tool} is not installed, so there is nothing to run this SDK with")
+        command = await asyncio.to_thread(go_command, sdk) if tool == "go" else COMMANDS[sdk]
         process = await asyncio.create_subprocess_exec(
-            *COMMANDS[sdk], stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=1 << 22
+            *command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=1 << 22
         )
         return cls(sdk, process)
 
