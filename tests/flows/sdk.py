@@ -26,24 +26,38 @@ COMMANDS = {
     "python-protobuf": [sys.executable, str(CLIENTS / "python" / "phone.py"), "--protobuf"],
 }
 # What has to be there for an SDK beside Python.
-TOOLS = {"js": "node", "go": "go"}
+TOOLS = {"js": "node", "go": "go", "java": "mvn"}
 BUILD_SECONDS = 300
 DEADLINE = 20.0
 
 Event = dict[str, Any]
 
 
-def go_command(sdk: str) -> list[str]:
-    """How the phone in Go is started, in one of its encodings."""
-    return [str(build_go()), *(["--protobuf"] if sdk.endswith("protobuf") else [])]
+def built_command(sdk: str) -> list[str]:
+    """How a phone is started that has to be built first, in one of its encodings."""
+    language, _, encoding = sdk.partition("-")
+    return [*BUILDS[language](), *(["--protobuf"] if encoding else [])]
 
 
 @cache
-def build_go() -> Path:
+def build_go() -> tuple[str, ...]:
     """Build the phone in Go, once per run of the tests."""
-    program = servers.session().folder / "phone-go"
-    subprocess.run(["go", "build", "-o", str(program), "."], cwd=CLIENTS / "go", check=True, timeout=BUILD_SECONDS)
-    return program
+    program = str(servers.session().folder / "phone-go")
+    subprocess.run(["go", "build", "-o", program, "."], cwd=CLIENTS / "go", check=True, timeout=BUILD_SECONDS)
+    return (program,)
+
+
+@cache
+def build_java() -> tuple[str, ...]:
+    """The same for the one in Java, in a copy, because Maven builds where the sources are."""
+    folder = servers.session().folder / "phone-java"
+    shutil.copytree(CLIENTS / "java", folder)
+    goals = ["compile", "dependency:copy-dependencies", "-DoutputDirectory=target/lib"]
+    subprocess.run(["mvn", "--quiet", "--batch-mode", *goals], cwd=folder, check=True, timeout=BUILD_SECONDS)
+    return ("java", "-cp", f"{folder}/target/classes:{folder}/target/lib/*", "Phone")
+
+
+BUILDS: dict[str, Callable[[], tuple[str, ...]]] = {"go": build_go, "java": build_java}
 
 
 class SdkPhone:
@@ -63,7 +77,7 @@ class SdkPhone:
         if tool and not shutil.which(tool):
             assert not os.environ.get("CI"), f"{tool} has to be installed"
             pytest.skip(f"{tool} is not installed, so there is nothing to run this SDK with")
-        command = await asyncio.to_thread(go_command, sdk) if tool == "go" else COMMANDS[sdk]
+        command = await asyncio.to_thread(built_command, sdk) if sdk not in COMMANDS else COMMANDS[sdk]
         process = await asyncio.create_subprocess_exec(
             *command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=1 << 22
         )

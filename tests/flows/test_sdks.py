@@ -15,7 +15,7 @@ from tests.flows.people import make_people
 from tests.flows.sdk import SdkPhone
 from tests.servers import Deployment, ServerProcess
 
-SDKS = ["js", "js-protobuf", "python", "python-protobuf", "go", "go-protobuf"]
+SDKS = ["js", "js-protobuf", "python", "python-protobuf", "go", "go-protobuf", "java"]
 MISSED = [f"missed {n}" for n in range(50)]
 
 
