@@ -24,6 +24,7 @@ from models.writer import Writer
 from . import rpc
 from .authentication import Authenticator
 from .connection import NOBODY, Connection, State
+from .extensions import Call, Client, Close, Connecting, Extensions, Publishing, Refuse
 from .identity import NEVER, Identity
 from .info import Info
 from .namespaces import Namespace, Namespaces, is_chat
@@ -66,6 +67,7 @@ class Commands:
         presence: Presence,
         devices: Devices,
         run: Run,
+        extensions: Extensions,
         ping_seconds: int,
         is_insecure: bool,
     ) -> None:
@@ -78,6 +80,7 @@ class Commands:
         self._presence = presence
         self._devices = devices
         self._run = run
+        self._extensions = extensions
         self._ping_seconds = ping_seconds
         self._is_insecure = is_insecure
         self._tasks: set[asyncio.Task[None]] = set()
@@ -95,7 +98,7 @@ class Commands:
     # --- connecting
 
     def connect(self, connection: Connection, id: int, request: messages.ConnectRequest) -> None:
-        if not request.token and not self._is_insecure:
+        if not request.token and not self._is_insecure and not self._extensions.decides_on_connect:
             return connection.disconnect(Disconnect.BAD_REQUEST)
         self._spawn(self._connect(connection, id, request))
 
@@ -111,6 +114,10 @@ class Commands:
                 connection.disconnect(refused.code)
             else:
                 connection.refuse_connect(id, refused.code)
+        except Refuse as refused:
+            connection.refuse_connect(id, refused)
+        except Close as close:
+            connection.disconnect(messages.Disconnected(close.code, close.reason))
         except Unsuitable:
             connection.disconnect(Disconnect.INAPPROPRIATE_PROTOCOL)
         except Exception as error:
@@ -118,7 +125,7 @@ class Commands:
             connection.refuse_connect(id, ErrorCode.INTERNAL)
 
     async def _try_to_connect(self, connection: Connection, id: int, request: messages.ConnectRequest) -> None:
-        identity = await self._authenticator.connection(request.token) if request.token else NOBODY
+        identity = await self._identify(connection, request)
         for _ in range(ATTEMPTS):
             opening = await self._subscriptions.begin(identity, request)
             # Others see it as what it is called here.
@@ -142,6 +149,32 @@ class Commands:
         self._subscriptions.settle_all(connection, opening, places)
         if identity.device is not None:
             self._devices.add(identity.device)
+        self._tell(connection, is_connected=True)
+
+    async def _identify(self, connection: Connection, request: messages.ConnectRequest) -> Identity:
+        """
+        Find out who connects, by the token and by the app's own word.
+
+        Raises:
+            Refused: nobody knows.
+            TokenExpired, TokenInvalid, Refuse, Close
+        """
+        found = await self._authenticator.connection(request.token) if request.token else None
+        if self._extensions.decides_on_connect:
+            connecting = Connecting(
+                identity=found,
+                client=connection.client,
+                data=bytes(request.data),
+                name=request.name,
+                version=request.version,
+                headers=request.headers,
+            )
+            found = await self._extensions.connect(connecting)
+        if found is not None:
+            return found
+        if not self._is_insecure:
+            raise Refused(Disconnect.BAD_REQUEST)
+        return NOBODY
 
     def _connect_result(
         self, connection: Connection, opening: Opening, subs: dict[str, SubscribeResult], seconds: float
@@ -170,6 +203,14 @@ class Commands:
         self._subscriptions.leave(connection)
         if connection.device is not None:
             self._devices.remove(connection.device)
+        if connection.is_known:
+            self._tell(connection, is_connected=False)
+
+    def _tell(self, connection: Connection, *, is_connected: bool) -> None:
+        """Tell the app who has come or gone, if it wants to know."""
+        if self._extensions.wants_events(is_connected=is_connected):
+            client = Client(client=connection.client, identity=connection.identity)
+            self._spawn(self._extensions.tell(client, is_connected=is_connected))
 
     def refresh(self, connection: Connection, id: int, request: messages.RefreshRequest) -> None:
         if not request.token:
@@ -240,6 +281,35 @@ class Commands:
             return connection.refuse(id, ErrorCode.BAD_REQUEST)
         info = connection.info(subscription.terms.info if subscription else b"").store()
         data = bytes(request.data)
+        if self._extensions.decides_on_publish:
+            connection.begin()
+            return self._spawn(self._publish_if_the_app_agrees(connection, id, namespace, name, data, info))
+        self._publish_now(connection, id, namespace, name, data, info)
+
+    async def _publish_if_the_app_agrees(
+        self, connection: Connection, id: int, namespace: Namespace, name: str, data: bytes, info: bytes
+    ) -> None:
+        publishing = Publishing(client=connection.client, identity=connection.identity, channel=name, data=data)
+        try:
+            agreed = await self._extensions.publish(publishing)
+        except Exception as error:
+            return self._refuse_for_the_app(connection, id, error)
+        finally:
+            connection.finish()
+        self._publish_now(connection, id, namespace, name, agreed, info)
+
+    def _refuse_for_the_app(self, connection: Connection, id: int, error: Exception) -> None:
+        """Answer with what the app's own code says, or that it failed."""
+        if isinstance(error, Refuse):
+            return connection.reply(Reply(id=id, error=messages.Error(error.code, error.message, error.temporary)))
+        if isinstance(error, Close):
+            return connection.disconnect(messages.Disconnected(error.code, error.reason))
+        log.error("an extension failed", exc_info=error)
+        connection.refuse(id, ErrorCode.INTERNAL)
+
+    def _publish_now(
+        self, connection: Connection, id: int, namespace: Namespace, name: str, data: bytes, info: bytes
+    ) -> None:
         if not namespace.keeps_history:
             self._relay.publish([Publication(channel=name, data=data, kind=RAW_KIND, info=info)])
             return connection.reply(Reply(id=id, publish=messages.Empty()))
@@ -251,6 +321,9 @@ class Commands:
         """Call a method; sending, the most frequent one, without making a task."""
         if request.method == rpc.PING:
             return connection.answer(connection.codec.encode_rpc(id, bytes(request.data) or b"null"))
+        if request.method in self._extensions.methods:
+            connection.begin()
+            return self._spawn(self._call_the_app(connection, id, request))
         if connection.user is None:
             return connection.refuse(id, ErrorCode.UNAUTHORIZED)
         if request.method == rpc.SEND:
@@ -268,6 +341,22 @@ class Commands:
             return connection.reply(Reply(id=id, error=rpc.invalid(error)))
         connection.begin()
         self._spawn(self._call(connection, id, method, arguments))
+
+    async def _call_the_app(self, connection: Connection, id: int, request: messages.RPCRequest) -> None:
+        call = Call(
+            client=connection.client,
+            identity=connection.identity,
+            method=request.method,
+            data=bytes(request.data),
+        )
+        try:
+            data = await self._extensions.call(call)
+        except Exception as error:
+            self._refuse_for_the_app(connection, id, error)
+        else:
+            connection.answer(connection.codec.encode_rpc(id, data))
+        finally:
+            connection.finish()
 
     def _send(
         self,

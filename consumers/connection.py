@@ -14,6 +14,7 @@ from enum import Enum
 from typing import Any, Protocol
 from uuid import UUID, uuid4
 
+from .extensions import Refuse
 from .identity import NEVER, Identity
 from .info import Info
 from .protocol import messages
@@ -385,10 +386,13 @@ class Connection:
         """What others may know of this client in a channel."""
         return Info(self.identity.user, self.client, self.identity.info, channel_info)
 
-    def refuse_connect(self, id: int, code: ErrorCode) -> None:
+    def refuse_connect(self, id: int, code: ErrorCode | Refuse) -> None:
         """Answer the connect command by an error; whatever the client says after that is too much."""
         self.state = State.REFUSED
-        self.refuse(id, code)
+        if isinstance(code, ErrorCode):
+            self.refuse(id, code)
+        else:
+            self.reply(Reply(id=id, error=Error(code.code, code.message, code.temporary)))
         self._is_paused = False
         self._wire.resume()
 

@@ -23,6 +23,7 @@ from .authentication import Authenticator
 from .commands import Commands, Devices
 from .connection import Connection, Pace, Wire
 from .control import Control
+from .extensions import Extensions
 from .hub import Hub
 from .namespaces import Namespaces
 from .presence import Presence
@@ -114,8 +115,10 @@ class Engine:
         pace: Pace,
         make_bell: Callable[[], Bell],
         require_durable: bool,
+        extensions: Extensions,
         is_insecure: bool = False,
     ) -> None:
+        self._extensions = extensions
         self.namespaces = namespaces
         self._authenticator = authenticator
         self._make_presence = make_presence
@@ -147,6 +150,7 @@ class Engine:
             namespaces=self.namespaces,
             authenticator=self._authenticator,
             presence=self.presence,
+            extensions=self._extensions,
             is_insecure=self._is_insecure,
         )
         self.relay = self._subscriptions.relay = self._make_relay()
@@ -170,6 +174,7 @@ class Engine:
             presence=self.presence,
             devices=self._devices,
             run=threads.run,
+            extensions=self._extensions,
             ping_seconds=int(self._pace.ping),
             is_insecure=self._is_insecure,
         )

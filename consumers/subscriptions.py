@@ -26,6 +26,7 @@ from models.queries.streams import ConnectSnapshot, Position, Recovered
 
 from .authentication import Authenticator, WrongToken
 from .connection import Connection, State, Subscription
+from .extensions import Close, Extensions, Refuse, Subscribing
 from .filters import BadFilter
 from .hub import JOIN, LEAVE, Channel, Hub
 from .identity import NEVER, Grant, Identity
@@ -99,6 +100,7 @@ class Subscriptions:
         namespaces: Namespaces,
         authenticator: Authenticator,
         presence: Presence,
+        extensions: Extensions,
         is_insecure: bool,
     ) -> None:
         self._hub = hub
@@ -106,6 +108,7 @@ class Subscriptions:
         self._namespaces = namespaces
         self._authenticator = authenticator
         self._presence = presence
+        self._extensions = extensions
         self._is_insecure = is_insecure
         self.relay: Relay
         self._tasks: set[asyncio.Task[None]] = set()
@@ -253,12 +256,16 @@ class Subscriptions:
 
     async def _subscribe(self, connection: Connection, id: int, request: SubscribeRequest) -> None:
         name = request.channel
-        outcome: ErrorCode | Disconnect | None = ErrorCode.INTERNAL
+        outcome: ErrorCode | Disconnect | Refuse | messages.Disconnected | None = ErrorCode.INTERNAL
         try:
             await self._try_to_subscribe(connection, id, request)
             outcome = None
         except Refused as refused:
             outcome = refused.code
+        except Refuse as refuse:
+            outcome = refuse
+        except Close as close:
+            outcome = messages.Disconnected(close.code, close.reason)
         except Unsuitable:
             outcome = Disconnect.INAPPROPRIATE_PROTOCOL
         except Unavailable as error:
@@ -270,9 +277,13 @@ class Subscriptions:
         subscription = connection.channels.get(name)
         if outcome is not None:
             connection.channels.pop(name, None)
-            if isinstance(outcome, Disconnect):
+            if isinstance(outcome, Disconnect | messages.Disconnected):
                 return connection.disconnect(outcome)
-            connection.refuse(id, outcome)
+            if isinstance(outcome, Refuse):
+                told = messages.Error(outcome.code, outcome.message, outcome.temporary)
+                connection.reply(Reply(id=id, error=told))
+            else:
+                connection.refuse(id, outcome)
         if subscription:
             subscription.is_settled = True
             for late in subscription.unsubscribe_ids:
@@ -346,6 +357,16 @@ class Subscriptions:
         user = connection.identity.user
         if request.token:
             return await self._authenticator.subscription(request.token, user, request.channel)
+        given = await self._extensions.subscribe(
+            Subscribing(
+                client=connection.client,
+                identity=connection.identity,
+                channel=request.channel,
+                data=bytes(request.data),
+            )
+        )
+        if given is not None:
+            return given
         if not self._is_insecure and not namespace.may_subscribe(request.channel, user):
             raise Refused(ErrorCode.PERMISSION_DENIED)
         return Grant()

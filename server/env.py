@@ -120,6 +120,10 @@ class Env(BaseSettings):
     )
     api_key: str = Field("", description="Key of the server API under `/api`. Empty: there is no such API.")
 
+    extensions: str = Field(
+        "", description="Comma-separated Python modules of the app's own that register methods and hooks."
+    )
+
     # --- limits
     commands_per_second: float = Field(
         50,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from channels.layers import channel_layers
 from django.conf import settings
 
+from consumers import extensions
 from consumers.authentication import Authenticator, IssuerSettings
 from consumers.connection import Pace
 from consumers.engine import Engine
@@ -30,6 +31,7 @@ def build_engine() -> Engine:
         pace=Pace(ping=env.ping_seconds, pong=env.pong_seconds, commands=env.commands_per_second),
         make_bell=lambda: Doorbell(env.redis_url),
         require_durable=env.require_durable_database,
+        extensions=extensions.load(env.words(env.extensions)),
         is_insecure=env.client_insecure,
     )
 

@@ -11,6 +11,7 @@ from django.conf import settings
 
 from consumers.connection import Pace
 from consumers.engine import Engine
+from consumers.extensions import Extensions
 from consumers.namespaces import Namespaces
 from consumers.protocol.codec import Codec
 from consumers.protocol.codes import Disconnect
@@ -28,7 +29,7 @@ from tests.models.scene import dsn
 from .wire import Wire, line, until
 
 
-def make_engine(namespaces: str = "", *, is_insecure: bool = False) -> Engine:
+def make_engine(namespaces: str = "", *, is_insecure: bool = False, extensions: Extensions | None = None) -> Engine:
     """An engine on the test's database, with a channel layer of its own."""
     redis_url = settings.ROOST.redis_url
     return Engine(
@@ -41,6 +42,7 @@ def make_engine(namespaces: str = "", *, is_insecure: bool = False) -> Engine:
         pace=Pace(ping=25, pong=10, commands=1000),
         make_bell=lambda: Doorbell(redis_url),
         require_durable=False,
+        extensions=extensions or Extensions(),
         is_insecure=is_insecure,
     )
 

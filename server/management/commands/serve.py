@@ -39,7 +39,11 @@ class Command(BaseCommand):
 
         log = structlog.get_logger("web")
         try:
-            web = Web(application, wiring.build_engine(), env)
+            engine = wiring.build_engine()
+        except ImportError as error:
+            raise CommandError(f"ROOST_EXTENSIONS: {error}.") from error
+        try:
+            web = Web(application, engine, env)
         except ValueError as error:
             raise CommandError(f"ROOST_TRUSTED_PROXIES is not a list of networks: {error}.") from None
         try:
