@@ -25,6 +25,8 @@ class Conversation(models.Model):
     kind = models.CharField(max_length=10, choices=Kind)
     title = models.CharField(max_length=limits.MAX_TITLE_CHARACTERS, blank=True)
     data = models.JSONField(default=dict, blank=True)
+    # What the app's own backend calls it.
+    external_id = models.CharField(max_length=255, null=True, blank=True, unique=True)
     # The two people of a direct conversation, in order; what makes it the only one. Kept when a person is deleted.
     direct_low = models.UUIDField(null=True, blank=True, editable=False)
     direct_high = models.UUIDField(null=True, blank=True, editable=False)

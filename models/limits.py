@@ -8,6 +8,8 @@ MAX_MENTIONS = 100
 MAX_CLIENT_ID_CHARACTERS = 64
 MAX_TITLE_CHARACTERS = 200
 MAX_NAME_CHARACTERS = 100
+# What the app's own backend calls people and conversations.
+MAX_EXTERNAL_ID_CHARACTERS = 255
 # Receipts and typing stay useful, and one member list page stays small against it.
 MAX_GROUP_MEMBERS = 5_000
 # Typing and live receipts of a large group are quadratic: above this many members they are not sent.

@@ -170,6 +170,19 @@ class SyncedEvent(msgspec.Struct, kw_only=True):
     data: msgspec.Raw
 
 
+class BackendConversation(msgspec.Struct, kw_only=True):
+    """A conversation as the app's own backend sees it: nobody's in particular."""
+
+    id: UUID
+    external_id: str | None
+    kind: str
+    title: str
+    data: Any
+    channel: str
+    member_count: int
+    created_at: datetime
+
+
 class SyncPage(msgspec.Struct, kw_only=True):
     """
     What changed since a cursor.

@@ -16,8 +16,6 @@ from ..events import UserBlocked, UserChanged, UserDeleted, UserUnblocked
 from ..user import Block, User
 from . import members
 
-MAX_EXTERNAL_ID_CHARACTERS = 255
-
 
 @transaction.atomic
 def update_me(*, actor: UUID, name: str | UnsetType = UNSET, data: Any = UNSET) -> payloads.MePayload:
@@ -50,8 +48,8 @@ def ensure_external(*, external_id: str) -> UUID | None:
     Raises:
         InvalidInput: the name is too long, or cannot be stored.
     """
-    if len(external_id) > MAX_EXTERNAL_ID_CHARACTERS or not drafts.is_storable(external_id):
-        raise InvalidInput(f"An external id has at most {MAX_EXTERNAL_ID_CHARACTERS} characters.")
+    if not 1 <= len(external_id) <= limits.MAX_EXTERNAL_ID_CHARACTERS or not drafts.is_storable(external_id):
+        raise InvalidInput(f"An external id has 1 to {limits.MAX_EXTERNAL_ID_CHARACTERS} characters.")
     found = User.objects.filter(external_id=external_id).values_list("id", "is_active")
     if not found.exists():
         made = User(external_id=external_id)

@@ -31,20 +31,32 @@ def history(
         ConversationNotFound: it does not exist, or not for ``actor``.
         InvalidInput: both ``before`` and ``after``, or a limit below 1.
     """
-    if (before is not None and after is not None) or limit < 1:
-        raise InvalidInput("Give before or after, not both, and a limit from 1.")
     floor = _floor(actor, conversation_id)
     if floor is None:
         raise ConversationNotFound
+    return page(conversation_id=conversation_id, floor=floor, before=before, after=after, limit=limit)
+
+
+def page(
+    *, conversation_id: UUID, floor: int, before: int | None, after: int | None, limit: int
+) -> payloads.MessagePage:
+    """
+    Read the messages above a seq, for those who may see them.
+
+    Raises:
+        InvalidInput: both ``before`` and ``after``, or a limit below 1.
+    """
+    if (before is not None and after is not None) or limit < 1:
+        raise InvalidInput("Give before or after, not both, and a limit from 1.")
     limit = min(limit, limits.MAX_PAGE)
     visible = Message.objects.filter(conversation=conversation_id, seq__gt=max(floor, after or 0))
     if before is not None:
         visible = visible.filter(seq__lt=before)
     rows = list(visible.order_by("-seq" if after is None else "seq")[: limit + 1])
-    page = sorted(rows[:limit], key=lambda row: row.seq)
+    shown = sorted(rows[:limit], key=lambda row: row.seq)
     return payloads.MessagePage(
-        messages=[payloads.message(row) for row in page],
-        users=senders(page),
+        messages=[payloads.message(row) for row in shown],
+        users=senders(shown),
         has_more=len(rows) > limit,
     )
 

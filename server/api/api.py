@@ -6,7 +6,7 @@ from typing import Any
 
 from ninja import NinjaAPI, Router
 
-from . import errors, openapi, tokens, views
+from . import backend, errors, openapi, tokens, views
 from .operations import OPERATIONS
 
 
@@ -17,7 +17,10 @@ class Api(NinjaAPI):
         schema = super().get_openapi_schema(*args, **kwargs)
         components = schema.setdefault("components", {})
         components.setdefault("schemas", {}).update(openapi.components())
-        components["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}}
+        components["securitySchemes"] = {
+            "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
+            "api_key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+        }
         return schema
 
 
@@ -43,6 +46,16 @@ def make() -> Api:
             summary=operation.summary,
             operation_id=operation.method,
             openapi_extra=openapi.describe(operation),
+        )
+    for address in backend.OPERATIONS:
+        router.add_api_operation(
+            address.path,
+            [address.verb],
+            backend.make(address),
+            tags=[address.tag],
+            summary=address.summary,
+            operation_id=address.name,
+            openapi_extra=openapi.describe_backend(address),
         )
     router.add_api_operation(
         "/auth/token/refresh",

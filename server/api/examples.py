@@ -11,6 +11,8 @@ import msgspec
 from consumers import rpc
 from models import payloads
 
+from .tokens import TokenPair
+
 AT = datetime(2026, 11, 23, 9, 0, tzinfo=UTC)
 ALICE, BOB = UUID("01998a3d-0000-7000-8000-000000000001"), UUID("01998a3d-0000-7000-8000-000000000002")
 CONVERSATION = UUID("01998a3e-52b4-7c1e-9d5c-0d3e8f0a1b2c")
@@ -93,6 +95,17 @@ _OF_TYPE: dict[type, msgspec.Struct] = {
             ],
             next_cursor=None,
         ),
+        payloads.BackendConversation(
+            id=CONVERSATION,
+            external_id="order-1017",
+            kind="group",
+            title="Order 1017",
+            data={},
+            channel=f"chat:{CONVERSATION}",
+            member_count=2,
+            created_at=AT,
+        ),
+        TokenPair(access_token="eyJ…", refresh_token="rt_…", expires_in=900),  # noqa: S106 - an example
         payloads.DevicePage(devices=[_device]),
         payloads.SessionPage(
             sessions=[
@@ -120,6 +133,9 @@ _FIELDS: dict[str, Any] = {
     "text": "Hello",
     "title": "Tea",
     "members": [str(BOB)],
+    "kind": "group",
+    "sender": "customer-42",
+    "install_id": "6f1c…",
     "user": str(BOB),
     "data": {"color": "teal"},
     "role": "admin",

@@ -10,7 +10,9 @@ import msgspec
 from consumers import rpc
 
 from . import examples
-from .operations import Operation
+from .backend import OPERATIONS as BACKEND_OPERATIONS
+from .backend import BackendOperation
+from .operations import OPERATIONS, Operation
 from .tokens import Refresh, TokenPair
 
 _REF = "#/components/schemas/{name}"
@@ -37,9 +39,17 @@ PROBLEM: dict[str, Any] = {
 
 def describe(operation: Operation) -> dict[str, Any]:
     """What ninja adds to an operation: parameters of the query, body, answers."""
-    arguments = rpc.input_of(operation.method)
+    return _describe(operation, rpc.input_of(operation.method), "bearer")
+
+
+def describe_backend(operation: BackendOperation) -> dict[str, Any]:
+    """The same for one of the app's own backend."""
+    return _describe(operation, operation.arguments, "api_key")
+
+
+def _describe(operation: Operation | BackendOperation, arguments: type, security: str) -> dict[str, Any]:
     fields = [f for f in msgspec.structs.fields(arguments) if f"{{{f.name}}}" not in operation.path]
-    extra: dict[str, Any] = {"responses": _responses(operation), "security": [{"bearer": []}]}
+    extra: dict[str, Any] = {"responses": _responses(operation), "security": [{security: []}]}
     if operation.takes_body and fields:
         extra["requestBody"] = {
             "required": any(f.required for f in fields),
@@ -52,9 +62,9 @@ def describe(operation: Operation) -> dict[str, Any]:
 
 def components() -> dict[str, Any]:
     """The schemas that operations refer to."""
-    from .operations import OPERATIONS
-
-    types = [op.returns for op in OPERATIONS if op.returns] + [rpc.input_of(op.method) for op in OPERATIONS]
+    types = [op.returns for op in OPERATIONS if op.returns]
+    types += [op.returns for op in BACKEND_OPERATIONS if op.returns]
+    types += [rpc.input_of(op.method) for op in OPERATIONS] + [op.arguments for op in BACKEND_OPERATIONS]
     _, schemas = _schemas([*dict.fromkeys(types), Refresh, TokenPair])
     return {"Problem": PROBLEM, **schemas}
 
@@ -92,7 +102,7 @@ _PROBLEM_ANSWER = {
 }
 
 
-def _responses(operation: Operation) -> dict[Any, Any]:
+def _responses(operation: Operation | BackendOperation) -> dict[Any, Any]:
     if operation.returns is None:
         return {204: {"description": "Done"}, "default": _PROBLEM_ANSWER}
     answer = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 from uuid import UUID
 
@@ -18,7 +18,7 @@ from models import payloads, threads
 from models.drafts import MessageDraft
 from models.errors import InvalidInput
 
-from . import auth, errors
+from . import auth
 from .operations import Operation
 from .rate_limit import limiter
 
@@ -52,7 +52,7 @@ async def _answer(operation: Operation, request: HttpRequest, path: dict[str, UU
         await limiter().take(address)
         raise
     await limiter().take({**address, f"user:{claims.user}": env.http_requests_per_minute})
-    arguments = _arguments(operation, request, path)
+    arguments = arguments_of(operation.takes_body, request, path)
     if operation.method == rpc.SEND:
         return await _send(claims, arguments)
     method = rpc.METHODS[operation.method]
@@ -66,7 +66,7 @@ async def _answer(operation: Operation, request: HttpRequest, path: dict[str, UU
     )
     if operation.returns is None:
         return HttpResponse(status=204)
-    return _json(body, operation.status)
+    return json_answer(body, operation.status)
 
 
 async def _send(claims: Claims, arguments: msgspec.Raw) -> HttpResponse:
@@ -85,22 +85,22 @@ async def _send(claims: Claims, arguments: msgspec.Raw) -> HttpResponse:
             kind=draft.kind,
         )
     )
-    return _json(rpc.encode(rpc.Sent.of(stored)), 200 if stored.duplicate else 201)
+    return json_answer(rpc.encode(rpc.Sent.of(stored)), 200 if stored.duplicate else 201)
 
 
 def _encoded(method: rpc.Method, caller: rpc.Caller, arguments: Any) -> bytes:
     return rpc.encode(method.call(caller, arguments))
 
 
-def _arguments(operation: Operation, request: HttpRequest, path: dict[str, UUID]) -> msgspec.Raw:
+def arguments_of(takes_body: bool, request: HttpRequest, path: Mapping[str, UUID | str]) -> msgspec.Raw:
     """Gather what the method takes: the path's parts win over the body or the query."""
     fields: dict[str, Any] = {}
-    if operation.takes_body and request.body:
+    if takes_body and request.body:
         if len(request.body) > MAX_BODY_BYTES:
             raise InvalidInput("The body is too large.")
         # Each member stays as it came: the app's own JSON is not ours to touch.
         fields = dict(msgspec.json.decode(request.body, type=dict[str, msgspec.Raw]))
-    elif not operation.takes_body:
+    elif not takes_body:
         fields = {name: _scalar(str(value)) for name, value in request.GET.items()}
     return msgspec.Raw(payloads.to_json({**fields, **path}))
 
@@ -110,10 +110,8 @@ def _scalar(text: str) -> str | int:
     return int(text) if text.isascii() and text.lstrip("-").isdigit() and len(text) < 19 else text
 
 
-def _json(body: bytes, status: int) -> HttpResponse:
+def json_answer(body: bytes, status: int) -> HttpResponse:
+    """Answer with a payload that is encoded already."""
     response = HttpResponse(body, content_type="application/json", status=status)
     response["Cache-Control"] = "no-store"
     return response
-
-
-__all__ = ["errors", "make"]

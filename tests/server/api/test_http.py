@@ -12,6 +12,7 @@ import jsonschema
 import pytest
 
 from consumers import rpc
+from server.api.backend import OPERATIONS as BACKEND_OPERATIONS
 from server.api.operations import OPERATIONS
 from tests.flows.people import Person, make_people
 from tests.servers import Deployment, ServerProcess
@@ -195,7 +196,8 @@ def test_every_method_has_an_address_and_every_address_a_description(document: d
         if isinstance(operation, dict)
     }
 
-    assert set(described) == {operation.method for operation in OPERATIONS} | {"token.refresh"}
+    backend = {operation.name for operation in BACKEND_OPERATIONS}
+    assert set(described) == {operation.method for operation in OPERATIONS} | {"token.refresh"} | backend
     assert {operation.method for operation in OPERATIONS} == set(rpc.METHODS) - {rpc.PING} | {rpc.SEND}
     assert all(operation["summary"] for operation in described.values())
 
