@@ -9,8 +9,9 @@ import random
 import signal
 import socket
 from argparse import ArgumentParser
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from time import monotonic, time
 from typing import Any
@@ -21,9 +22,10 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from django.db import Error
 
+from consumers.namespaces import Namespaces
 from models import threads
 from models.errors import Unavailable
-from models.operations import maintenance
+from models.operations import history, maintenance
 from push.planner import Schedule
 from push.providers.base import Provider
 from push.providers.console import ConsoleProvider
@@ -101,7 +103,7 @@ def _providers(env: Env) -> Iterator[Provider]:
 
 async def _maintain() -> None:
     while True:
-        for name, job in maintenance.jobs().items():
+        for name, job in (maintenance.jobs() | _trimming()).items():
             try:
                 count = await threads.run(job)
             except (Error, Unavailable) as error:
@@ -111,6 +113,18 @@ async def _maintain() -> None:
                 log.info("maintenance.done", job=name, rows=count)
         # Spread, so that several workers do not do it at the same moment.
         await asyncio.sleep(MAINTENANCE_SECONDS * random.uniform(0.8, 1.2))  # noqa: S311 - no secret
+
+
+def _trimming() -> dict[str, Callable[[], int]]:
+    """A job for each namespace that keeps history: what is beyond its size and age goes."""
+    namespaces = Namespaces.parse(settings.ROOST.namespaces).by_name
+    return {
+        f"history of {name or 'channels without namespace'}": partial(
+            history.trim_history, namespace=name, size=namespace.history_size, seconds=namespace.history_seconds
+        )
+        for name, namespace in namespaces.items()
+        if namespace.keeps_history
+    }
 
 
 class Heartbeat:
