@@ -188,6 +188,8 @@ class Commands:
         )
         if seconds != NEVER:
             result.expires, result.ttl = True, max(int(seconds), 1)
+        if connection.emulation:
+            result.session, result.node = connection.emulation, self._relay.node
         identity, chat = opening.identity, opening.chat
         if chat is not None:
             about = {

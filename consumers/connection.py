@@ -136,6 +136,7 @@ class Connection:
         "client",
         "codec",
         "device",
+        "emulation",
         "identity",
         "is_known",
         "known",
@@ -151,6 +152,8 @@ class Connection:
         self.codec = codec
         self.state = State.NEW
         self.identity = NOBODY
+        # The secret by which its client speaks, where that is not over the same socket.
+        self.emulation = ""
         # Whether the hub knows whose it is.
         self.is_known = False
         self.user: UUID | None = None
@@ -438,4 +441,7 @@ class Connection:
             self._pong_until = min(self._pong_until, now + self._pace.pong)
             self.write(self.codec.ping)
         due = min(self._stale_at, self._pong_until, self._expires_at, self._ping_at)
+        if self.state is not State.CONNECTED:
+            # It may connect at any moment, and its first ping is due half an interval later.
+            due = min(due, now + self._pace.ping / 2)
         return due if self._expiring is None else min(due, self._end_subscriptions(now))

@@ -20,6 +20,7 @@ from .engine import Engine, obtain
 from .lane import EXTENSION, Lane
 from .protocol.codec import Codec
 from .protocol.codes import Disconnect
+from .protocol.framing import TEXT
 from .protocol.json import JSON
 from .protocol.protobuf import PROTOBUF
 
@@ -129,17 +130,20 @@ class Outbox:
             while self._frames:
                 frame = self._frames.popleft()
                 self._bytes -= len(frame)
-                await self._send(_event(frame))
+                await self.send_frame(frame)
             if self._close:
-                code, reason = self._close
-                await self._send({"type": "websocket.close", "code": code, "reason": reason})
-                return
+                return await self.send_close(*self._close)
+
+    async def send_frame(self, frame: bytes) -> None:
+        payload = unwrapped(frame)
+        is_text = frame[0] == TEXT
+        await self._send({"type": "websocket.send", **({"text": payload.decode()} if is_text else {"bytes": payload})})
+
+    async def send_close(self, code: int, reason: str) -> None:
+        await self._send({"type": "websocket.close", "code": code, "reason": reason})
 
 
-def _event(frame: bytes) -> Event:
-    """The ASGI event of one finished frame."""
+def unwrapped(frame: bytes) -> bytes:
+    """What is in a finished frame."""
     size = frame[1]
-    payload = frame[2 if size < 126 else 4 if size == 126 else 10 :]
-    if frame[0] == 0x81:
-        return {"type": "websocket.send", "text": payload.decode()}
-    return {"type": "websocket.send", "bytes": payload}
+    return frame[2 if size < 126 else 4 if size == 126 else 10 :]

@@ -32,7 +32,7 @@ from .info import Info
 from .namespaces import Namespace, Namespaces, is_chat
 from .presence import Presence
 from .protocol import messages
-from .protocol.codes import ErrorCode
+from .protocol.codes import Disconnect, ErrorCode
 from .relay import Relay
 from .subscriptions import MAX_CHANNEL_BYTES, Subscriptions
 from .views import RAW_KIND
@@ -91,6 +91,8 @@ class Control:
         self._run = run
         self._began = time.monotonic()
         self._surveys: dict[str, Survey] = {}
+        # Connections whose way in is not their way out, by their secret.
+        self.emulated: dict[str, Connection] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     # --- publications
@@ -232,6 +234,27 @@ class Control:
         self._relay.order(orders.encode(order))
         self._carry_out(order)
 
+    def emulate(self, node: str, session: str, data: bytes) -> bool | None:
+        """Give a client's connection what it said; whether there is one, None if there is no such process."""
+        if node == self._relay.node:
+            return self._take(session, data)
+        if node not in self._relay.others():
+            return None
+        self._relay.order(orders.encode(orders.Emulate(node=node, session=session, data=data)))
+        return True
+
+    def _take(self, session: str, data: bytes) -> bool:
+        connection = self.emulated.get(session)
+        if connection is None:
+            return False
+        connection.receive(data, connection.codec.is_text)
+        return True
+
+    def end_emulated(self) -> None:
+        """The process stops: clients without websockets come back to another."""
+        for connection in list(self.emulated.values()):
+            connection.disconnect(Disconnect.SHUTDOWN)
+
     # --- what there is
 
     async def channels(self, pattern: str = "") -> dict[str, int]:
@@ -283,6 +306,9 @@ class Control:
             case orders.Counted():
                 if order.asked_by == self._relay.node and order.survey in self._surveys:
                     self._surveys[order.survey].take(order)
+            case orders.Emulate():
+                if order.node == self._relay.node:
+                    self._take(order.session, order.data)
             case orders.Disconnect():
                 for connection in self._connections(order):
                     if connection.client not in order.whitelist:

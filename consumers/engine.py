@@ -185,6 +185,10 @@ class Engine:
         self._hear_no_more = streams.on_publish(self._published_by_a_thread)
         _engines[self._loop] = self
 
+    def end_streams(self) -> None:
+        """Close what is no websocket, which the socket layers do not know of."""
+        self.control.end_emulated()
+
     async def stop(self, seconds: float = STOP_SECONDS) -> None:
         """Store what was taken, for at most ``seconds``, and end everything."""
         _engines.pop(self._loop, None)

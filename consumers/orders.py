@@ -48,6 +48,14 @@ class Refresh(AboutUser, frozen=True, kw_only=True):
     expire_at: int = 0
 
 
+class Emulate(Order, frozen=True, kw_only=True):
+    """What a client said whose way in is not its way out; ``node`` holds that one."""
+
+    node: str
+    session: str
+    data: bytes
+
+
 class Count(Order, frozen=True, kw_only=True):
     """Say what there is."""
 
@@ -68,7 +76,7 @@ class Counted(Order, frozen=True, kw_only=True):
     uptime: int
 
 
-AnyOrder = Disconnect | Subscribe | Unsubscribe | Refresh | Count | Counted
+AnyOrder = Disconnect | Subscribe | Unsubscribe | Refresh | Emulate | Count | Counted
 
 encode = msgspec.msgpack.Encoder().encode
 _decoder = msgspec.msgpack.Decoder(AnyOrder)

@@ -15,25 +15,34 @@ from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
 from django.conf import settings  # noqa: E402
 
 from consumers.routing import urlpatterns  # noqa: E402
+from consumers.streaming import PATHS as STREAMING_PATHS  # noqa: E402
+from consumers.streaming import Streaming  # noqa: E402
 
 from .backend_api import PREFIX, BackendApi  # noqa: E402
 from .body_limit import Application, BodyLimit, Receive, Scope, Send  # noqa: E402
 from .gate import Gate  # noqa: E402
+from .peers import Origins  # noqa: E402
 
 
-def http(django: Application, backend: Application) -> Application:
-    """Requests of the app's own backend go past Django."""
+def http(django: Application, backend: Application, streaming: Application) -> Application:
+    """What runs at message rate, or for ever, goes past Django."""
 
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
-        await (backend if scope["path"].startswith(PREFIX) else django)(scope, receive, send)
+        path = scope["path"]
+        application = backend if path.startswith(PREFIX) else streaming if path in STREAMING_PATHS else django
+        await application(scope, receive, send)
 
     return serve
+
+
+origins = Origins(settings.ROOST.words(settings.ROOST.allowed_origins))
 
 
 application = ProtocolTypeRouter(
     {
         "http": BodyLimit(
-            http(django_application, BackendApi(settings.ROOST.api_key)), settings.DATA_UPLOAD_MAX_MEMORY_SIZE
+            http(django_application, BackendApi(settings.ROOST.api_key), Streaming(origins.allow)),
+            settings.DATA_UPLOAD_MAX_MEMORY_SIZE,
         ),
         "websocket": Gate(URLRouter(urlpatterns), settings.ROOST.words(settings.ROOST.allowed_origins)),
     }

@@ -39,6 +39,7 @@ class Engine(Protocol):
 
     async def start(self) -> None: ...
     async def stop(self, seconds: float) -> None: ...
+    def end_streams(self) -> None: ...
 
 
 class Web:
@@ -100,6 +101,7 @@ class Web:
 
     async def _drain(self, lane: PicowsLane) -> None:
         log.info("draining: %d websockets in %g s", len(lane.connections), self._env.drain_seconds)
+        self._engine.end_streams()
         layers = (lane, self._uvicorn, self._daphne)
         await asyncio.gather(*(layer.drain(self._env.drain_seconds, *SHUTDOWN) for layer in layers))
 

@@ -14,6 +14,8 @@ import WebSocket from 'ws';
 
 // The same SDK in both encodings. In Protobuf an app's data is bytes; ours is JSON in them.
 const isProtobuf = process.argv.includes('--protobuf');
+// Where websockets do not get through: HTTP streaming, with what the client says as requests of their own.
+const isStreaming = process.argv.includes('--http-stream');
 const { Centrifuge } = await import(isProtobuf ? 'centrifuge/build/protobuf' : 'centrifuge');
 const pack = (data) => (isProtobuf ? new TextEncoder().encode(JSON.stringify(data ?? null)) : data);
 const unpack = (data) => (isProtobuf && data?.length ? JSON.parse(new TextDecoder().decode(data)) : data);
@@ -63,7 +65,9 @@ const actions = {
     class Moving extends WebSocket {
       constructor(_, protocols) { super(endpoint, protocols); }
     }
-    client = new Centrifuge(url, { websocket: Moving, token, getToken: async () => token, minReconnectDelay: 50, maxReconnectDelay: 500 });
+    const http = url.replace(/^ws/, 'http').replace('/connection/websocket', '');
+    const transports = isStreaming ? [{ transport: 'http_stream', endpoint: `${http}/connection/http_stream` }] : url;
+    client = new Centrifuge(transports, { websocket: Moving, emulationEndpoint: `${http}/emulation`, token, getToken: async () => token, minReconnectDelay: 50, maxReconnectDelay: 500 });
     listen();
     client.connect();
   },

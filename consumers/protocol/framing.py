@@ -1,17 +1,17 @@
 """Finished websocket frames of a server: unmasked, unfragmented (RFC 6455, section 5.2)."""
 
-_TEXT = 0x81
-_BINARY = 0x82
+TEXT = 0x81
+BINARY = 0x82
 
 
 def text_frame(payload: bytes) -> bytes:
     """Wrap UTF-8 text."""
-    return _frame(_TEXT, payload)
+    return _frame(TEXT, payload)
 
 
 def binary_frame(payload: bytes) -> bytes:
     """Wrap bytes."""
-    return _frame(_BINARY, payload)
+    return _frame(BINARY, payload)
 
 
 def _frame(first: int, payload: bytes) -> bytes:

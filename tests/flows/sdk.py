@@ -22,6 +22,8 @@ CLIENTS = Path(__file__).resolve().parents[2] / "clients"
 COMMANDS = {
     "js": ["node", str(CLIENTS / "js" / "phone.mjs")],
     "js-protobuf": ["node", str(CLIENTS / "js" / "phone.mjs"), "--protobuf"],
+    "js-http-stream": ["node", str(CLIENTS / "js" / "phone.mjs"), "--http-stream"],
+    "js-protobuf-http-stream": ["node", str(CLIENTS / "js" / "phone.mjs"), "--protobuf", "--http-stream"],
     "python": [sys.executable, str(CLIENTS / "python" / "phone.py")],
     "python-protobuf": [sys.executable, str(CLIENTS / "python" / "phone.py"), "--protobuf"],
 }

@@ -122,7 +122,7 @@ def channels_deployment() -> Iterator[Deployment]:
         yield deployment
 
 
-@pytest.mark.parametrize("sdk", SDKS)
+@pytest.mark.parametrize("sdk", [*SDKS, "js-http-stream", "js-protobuf-http-stream"])
 async def test_channels_of_the_apps_own(
     channels_deployment: Deployment, start_phone: Callable[..., SdkPhone], sdk: str
 ) -> None:
