@@ -217,12 +217,12 @@ def connect_snapshot(
         limit_channels = limits.MAX_SUBSCRIBED_CONVERSATIONS if requested else limits.INITIAL_SUBSCRIBED_CONVERSATIONS
     rows = _rows(
         f"""(SELECT s.id, s.channel, NULL AS kind, NULL AS role, 0 AS floor, {streams.WIRE_EPOCH} AS epoch, s.top,
-               false AS is_requested, s.active_at
+               false AS is_requested
              FROM messaging_stream s WHERE s.id = %s)
         UNION ALL
         (SELECT s.id, s.channel, c.kind, m.role, CASE WHEN c.shows_history_to_new_members THEN 0 ELSE m.joined_seq END,
            {streams.WIRE_EPOCH}, s.top,
-           s.id = ANY(%s::uuid[]) AS is_requested, s.active_at
+           s.id = ANY(%s::uuid[]) AS is_requested
          FROM messaging_member m
          JOIN messaging_conversation c ON c.id = m.conversation_id AND c.kind <> 'feed'
          JOIN messaging_stream s ON s.id = m.conversation_id
