@@ -1,7 +1,8 @@
 """
 People and conversations for a measurement, made in bulk; run inside a deployment by ``manage.py shell``.
 
-Prints one JSON object: tokens, and the id of a group of everyone and of one group for each person.
+Prints one JSON object: tokens, the id of a group of everyone, and for each person that of a group of their own and of a
+direct conversation with somebody.
 """
 
 from __future__ import annotations
@@ -37,12 +38,23 @@ def make(people: int, in_group: int) -> str:
             "tokens": [tokens.make(user=s.user_id, session=s.id, device=s.device_id) for s in sessions],
             "shared": str(_group(users[:in_group])),
             "own": [str(_group([user])) for user in users],
+            "pairs": [str(id) for pair in zip(users[::2], users[1::2], strict=False) for id in [_pair(*pair)] * 2],
         }
     )
 
 
 def _group(users: list[User]) -> UUID:
-    conversation = Conversation.objects.create(id=new_id(), kind="group", title="bench", member_count=len(users))
+    return _filled(Conversation(id=new_id(), kind="group", title="bench", member_count=len(users)), users)
+
+
+def _pair(one: User, other: User) -> UUID:
+    low, high = sorted((one.id, other.id))
+    direct = Conversation(id=new_id(), kind="direct", direct_low=low, direct_high=high, member_count=2)
+    return _filled(direct, [one, other])
+
+
+def _filled(conversation: Conversation, users: list[User]) -> UUID:
+    conversation.save(force_insert=True)
     Stream.objects.create(
         id=conversation.id, kind=Stream.Kind.CONVERSATION, channel=conversation.channel, epoch="benchmark"
     )

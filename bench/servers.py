@@ -16,6 +16,9 @@ from tests.servers import Deployment
 
 from .tools import Processes, accepts, wait_until
 
+API_KEY = "a-key-for-the-benchmark-only-0123456789"
+# Publications in one request.
+BATCH = 100
 ROOT = Path(__file__).resolve().parent.parent
 # Seven places that the load client fills with a number of its own, so that no two messages are repeats.
 NUMBER = "@@@@@@@"
@@ -36,6 +39,12 @@ class Peer:
     fan_out: Said
     rpc: Said
     durable: Said | None = None
+    # The same in a channel that keeps nothing, among those in the group; in direct conversations, everyone at once.
+    live: Said | None = None
+    pairs: Said | None = None
+    # Where and how a backend publishes: path, headers, body.
+    publish: tuple[str, dict[str, str], str] | None = None
+    batch: tuple[str, dict[str, str], str] | None = None
     connect: Sequence[str] = ()
     database: Processes | None = None
 
@@ -44,7 +53,13 @@ class Peer:
 def roost(name: str, people: int, in_group: int, lane: str = "picows") -> Iterator[Peer]:
     """Our own web process, with PostgreSQL and Valkey of its own."""
     # The limits are for people; a load client is a thousand of them on one connection.
-    environment = {"ROOST_SOCKET_LANE": lane, "ROOST_COMMANDS_PER_SECOND": "1000000"}
+    namespaces = {"live": {"allow_subscribe_for_client": True, "allow_publish_for_client": True}}
+    environment = {
+        "ROOST_SOCKET_LANE": lane,
+        "ROOST_COMMANDS_PER_SECOND": "1000000",
+        "ROOST_NAMESPACES": json.dumps(namespaces),
+        "ROOST_API_KEY": API_KEY,
+    }
     with Deployment(webs=1, own_postgres=True, environment=environment) as deployment:
         code = f"from bench.seed import make; print(make({people}, {in_group}))"
         seeded = json.loads(deployment.manage("shell", "--verbosity", "0", "--command", code).strip().splitlines()[-1])
@@ -52,6 +67,9 @@ def roost(name: str, people: int, in_group: int, lane: str = "picows") -> Iterat
         assert deployment.postgres
         assert deployment.postgres.child
         connects = [json.dumps({"id": 1, "connect": {"token": token}}) for token in seeded["tokens"]]
+        subscribe = '{"id":2,"subscribe":{"channel":"live:room"}}'
+        key = {"X-API-Key": API_KEY}
+        publication = {"channel": "live:api", "data": {"text": "x" * 200}}
         yield Peer(
             name=name,
             port=web.port,
@@ -60,6 +78,14 @@ def roost(name: str, people: int, in_group: int, lane: str = "picows") -> Iterat
             fan_out=(connects, [_send(seeded["shared"])], '"message.sent"'),
             rpc=(connects, ['{"id":3,"rpc":{"method":"ping","data":{"text":"%s"}}}'], '"id":3'),
             durable=(connects, [_send(own) for own in seeded["own"]], '"id":3'),
+            live=(
+                [f"{connect}\t{subscribe}" for connect in connects],
+                ['{"id":3,"publish":{"channel":"live:room","data":{"text":"%s"}}}'],
+                '"pub":{',
+            ),
+            pairs=(connects, [_send(pair) for pair in seeded["pairs"]], '"id":3'),
+            publish=("/api/publish", key, json.dumps(publication)),
+            batch=("/api/batch", key, json.dumps({"commands": [{"publish": publication}] * BATCH})),
             connect=connects,
             database=Processes([deployment.postgres.child.pid]),
         )
@@ -87,6 +113,7 @@ def peer_go(program: Path) -> Iterator[Peer]:
                 '"pub":{',
             ),
             rpc=([connect], ['{"id":3,"rpc":{"method":"ping","data":{"text":"%s"}}}'], '"id":3'),
+            publish=("/api/publish", {}, json.dumps({"channel": "api", "data": {"text": "x" * 200}})),
             connect=[f"{connect}\t{subscribe}"],
         )
 

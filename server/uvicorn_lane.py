@@ -19,10 +19,11 @@ KEEP_ALIVE_SECONDS = 75
 
 
 class UvicornLane:
-    """All connections of this lane: takes accepted sockets, and lets them finish in the end."""
+    """All connections of this lane, which is for paths that begin with ``own``: takes accepted sockets, lets them finish."""
 
-    def __init__(self, application: Application, *, proxies: Proxies) -> None:
+    def __init__(self, application: Application, *, own: str, proxies: Proxies) -> None:
         self._application = application
+        self._own = own
         self._proxies = proxies
         self._config = Config(
             self._serve,
@@ -55,13 +56,18 @@ class UvicornLane:
 
     async def _serve(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         """Serve the root application, whatever is asked for: a proxy may reuse a connection for anything."""
+        # The server API does not ask where a request comes from; it is the only one that comes at message rate.
+        if not scope["path"].startswith(self._own):
+            self._look_through_proxies(scope)
+        await self._application(scope, receive, send)
+
+    def _look_through_proxies(self, scope: dict[str, Any]) -> None:
         headers = scope["headers"]
         scope["client"], is_secure = self._proxies.client(
             scope["client"],
             lambda name: [value.decode("latin-1") for key, value in headers if key.decode("latin-1") == name],
         )
         scope["scheme"] = "https" if is_secure else "http"
-        await self._application(scope, receive, send)
 
     async def drain(self, seconds: float, code: int, reason: str) -> None:
         """Let requests finish within ``seconds``, and close what is idle."""

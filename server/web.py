@@ -54,7 +54,7 @@ class Web:
         self._env = env
         self._engine = engine
         self._daphne = DaphneServer(application, proxies=proxies, max_message=env.max_frame_bytes)
-        self._uvicorn = UvicornLane(application, proxies=proxies)
+        self._uvicorn = UvicornLane(application, own="/api/", proxies=proxies)
         self._settings = LaneSettings(
             max_message=env.max_frame_bytes,
             max_unsent=env.max_unsent_bytes,
