@@ -19,7 +19,7 @@ KEEP_ALIVE_SECONDS = 75
 
 
 class UvicornLane:
-    """All connections of this lane, which is for paths that begin with ``own``: takes accepted sockets, lets them finish."""
+    """All connections of this lane, which is for paths that begin with ``own``: takes accepted sockets."""
 
     def __init__(self, application: Application, *, own: str, proxies: Proxies) -> None:
         self._application = application
