@@ -58,7 +58,7 @@ class Programs:
         if not shutil.which("go"):
             return None
         program = self._folder / "peer-go"
-        subprocess.run(["go", "build", "-o", str(program), "."], cwd=HERE / "peer-go", check=True)
+        subprocess.run(["go", "build", "-buildvcs=false", "-o", str(program), "."], cwd=HERE / "peer-go", check=True)
         return program
 
 
