@@ -37,10 +37,15 @@ _RETURNS = (*range(3000, 3500), *range(4000, 4500))
 
 
 class Streaming:
-    """The ASGI application of the three addresses. ``allows``: whether pages of an origin may use them."""
+    """
+    The ASGI application of the three addresses.
 
-    def __init__(self, allows: Callable[[str | None, str], bool]) -> None:
+    ``allows``: whether pages of an origin may use them; ``most``: how many streams a process holds.
+    """
+
+    def __init__(self, allows: Callable[[str | None, str], bool], most: int) -> None:
         self._allows = allows
+        self._most = most
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
@@ -65,6 +70,8 @@ class Streaming:
             body = b"".join(parse_qs(scope["query_string"]).get(b"cf_connect", []))
         if not body or (not is_sse and scope["method"] != "POST"):
             return await _answer(send, 400, allowed)
+        if len((await obtain()).control.emulated) >= self._most:
+            return await _answer(send, 503, [*allowed, (b"retry-after", b"1")])
         codec = PROTOBUF if not is_sse and headers.get(b"content-type") == _BINARY else JSON
         await _serve(codec, body, receive, send, is_sse=is_sse, headers=allowed)
 

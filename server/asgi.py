@@ -41,7 +41,11 @@ origins = Origins(settings.ROOST.words(settings.ROOST.allowed_origins))
 application = ProtocolTypeRouter(
     {
         "http": BodyLimit(
-            http(django_application, BackendApi(settings.ROOST.api_key), Streaming(origins.allow)),
+            http(
+                django_application,
+                BackendApi(settings.ROOST.api_key),
+                Streaming(origins.allow, settings.ROOST.max_connections),
+            ),
             settings.DATA_UPLOAD_MAX_MEMORY_SIZE,
         ),
         "websocket": Gate(URLRouter(urlpatterns), settings.ROOST.words(settings.ROOST.allowed_origins)),

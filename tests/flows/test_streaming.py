@@ -140,6 +140,14 @@ async def test_a_process_that_stops_sends_its_clients_away(deploy: Callable[...,
     assert await asyncio.to_thread(web.stop) == 0
 
 
+async def test_a_process_that_is_full_says_so(deploy: Callable[..., Deployment]) -> None:
+    web = deploy(webs=1, environment={**ENVIRONMENT, "ROOST_MAX_CONNECTIONS": "1"}).webs[0]
+    async with http_stream(web, connect_command()) as stream:
+        await stream.reply()
+        async with http_stream(web, connect_command()) as second:
+            assert second.response.status_code == 503
+
+
 async def test_what_is_for_nobody(deployment: Deployment) -> None:
     web = deployment.webs[0]
     async with http_stream(web, connect_command()) as stream:
