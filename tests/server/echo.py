@@ -115,6 +115,9 @@ class NoEngine:
     async def stop(self, seconds: float) -> None:
         print("engine stopped", flush=True)
 
+    def end_streams(self) -> None:
+        """It has none."""
+
 
 def main() -> None:
     logging.basicConfig(level=logging.INFO)
