@@ -12,9 +12,9 @@ from uuid import UUID
 
 import msgspec
 
-from models import channels
+from models import channels, tasks
 from models.drafts import MessageDraft, PublicationDraft, StoredMessage
-from models.errors import DomainError, InvalidInput, SessionRevoked, TokenExpired, TokenInvalid, Unavailable
+from models.errors import DomainError, InvalidInput, SessionRevoked, TokenExpired, TokenInvalid
 from models.events import Publication
 from models.queries import admission
 from models.queries import streams as stream_queries
@@ -24,10 +24,11 @@ from models.writer import Writer
 from . import rpc
 from .authentication import Authenticator
 from .connection import NOBODY, Connection, State
-from .extensions import Call, Client, Close, Connecting, Extensions, Publishing, Refuse
-from .identity import NEVER, Identity
+from .extensions import Call, Client, Connecting, Extensions, Publishing
+from .identity import Identity
 from .info import Info
 from .namespaces import Namespace, Namespaces, is_chat
+from .outcomes import Refused, log_failure, outcome
 from .presence import Presence
 from .protocol import messages
 from .protocol.codec import Codec, Unsuitable
@@ -35,7 +36,7 @@ from .protocol.codes import Disconnect, ErrorCode
 from .protocol.messages import ConnectResult, HistoryResult, Raw, RefreshResult, Reply, SubscribeResult
 from .relay import Relay
 from .rpc import Content, Method
-from .subscriptions import ATTEMPTS, MAX_CHANNEL_BYTES, Opening, Refused, Subscriptions
+from .subscriptions import ATTEMPTS, MAX_CHANNEL_BYTES, Opening, Place, Subscriptions, life
 from .views import RAW_KIND, to_wire
 
 log = logging.getLogger(__name__)
@@ -83,7 +84,7 @@ class Commands:
         self._extensions = extensions
         self._ping_seconds = ping_seconds
         self._is_insecure = is_insecure
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = tasks.Group()
         self.subscribe = subscriptions.subscribe
         self.unsubscribe = subscriptions.unsubscribe
         self.sub_refresh = subscriptions.sub_refresh
@@ -91,65 +92,65 @@ class Commands:
 
     async def stop(self) -> None:
         """Give up what is still under way."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.end()
 
     # --- connecting
 
     def connect(self, connection: Connection, id: int, request: messages.ConnectRequest) -> None:
         if not request.token and not self._is_insecure and not self._extensions.decides_on_connect:
             return connection.disconnect(Disconnect.BAD_REQUEST)
-        self._spawn(self._connect(connection, id, request))
+        self._tasks.spawn(self._connect(connection, id, request))
 
     async def _connect(self, connection: Connection, id: int, request: messages.ConnectRequest) -> None:
         try:
             await self._try_to_connect(connection, id, request)
-        except TokenExpired:
-            connection.refuse_connect(id, ErrorCode.TOKEN_EXPIRED)
-        except (TokenInvalid, SessionRevoked, InvalidInput):
-            connection.disconnect(Disconnect.INVALID_TOKEN)
-        except Refused as refused:
-            if isinstance(refused.code, Disconnect):
-                connection.disconnect(refused.code)
-            else:
-                connection.refuse_connect(id, refused.code)
-        except Refuse as refused:
-            connection.refuse_connect(id, refused)
-        except Close as close:
-            connection.disconnect(messages.Disconnected(close.code, close.reason))
-        except Unsuitable:
-            connection.disconnect(Disconnect.INAPPROPRIATE_PROTOCOL)
         except Exception as error:
-            _log_outage(error, "connecting failed")
-            connection.refuse_connect(id, ErrorCode.INTERNAL)
+            connection.refuse_connect(id, outcome(error, "connecting failed"))
 
     async def _try_to_connect(self, connection: Connection, id: int, request: messages.ConnectRequest) -> None:
-        identity = await self._identify(connection, request)
-        for _ in range(ATTEMPTS):
-            opening = await self._subscriptions.begin(identity, request)
-            # Others see it as what it is called here.
-            connection.identity = opening.identity
-            for name, (terms, _, _) in opening.granted.items():
-                await self._subscriptions.appear(connection, name, terms)
-            attached = self._subscriptions.attach_all(connection, opening)
-            if attached:
-                break
-        else:
-            raise Refused(ErrorCode.INTERNAL)
-        subs, places = attached
+        try:
+            identity = await self._identify(connection, request)
+            opening, subs, places = await self._open(connection, identity, request)
+        except TokenExpired:
+            raise Refused(ErrorCode.TOKEN_EXPIRED) from None
+        except (TokenInvalid, SessionRevoked, InvalidInput):
+            raise Refused(Disconnect.INVALID_TOKEN) from None
         if connection.state is not State.CONNECTING:
             self._subscriptions.vanish(connection, opening)
             return self._subscriptions.release(places)
         identity = opening.identity
-        seconds = identity.expires_at - time.time()
-        connection.connected(identity, seconds)
-        connection.reply(Reply(id=id, connect=self._connect_result(connection, opening, subs, seconds)))
+        connection.connected(identity, identity.expires_at - time.time())
+        connection.reply(Reply(id=id, connect=self._connect_result(connection, opening, subs)))
         connection.flush()
         self._subscriptions.settle_all(connection, opening, places)
         if identity.device is not None:
             self._devices.add(identity.device)
         self._tell(connection, is_connected=True)
+
+    async def _open(
+        self, connection: Connection, identity: Identity, request: messages.ConnectRequest
+    ) -> tuple[Opening, dict[str, SubscribeResult], list[Place]]:
+        """
+        Read what a connection begins with, let others see it, and find where to attach it.
+
+        Raises:
+            SessionRevoked, Refused, Unsuitable
+        """
+        for _ in range(ATTEMPTS):
+            opening = await self._subscriptions.begin(identity, request)
+            # Others see it as what it is called here.
+            connection.identity = opening.identity
+            attached = None
+            try:
+                for name, (terms, _, _) in opening.granted.items():
+                    await self._subscriptions.appear(connection, name, terms)
+                attached = self._subscriptions.attach_all(connection, opening)
+            finally:
+                if attached is None:
+                    self._subscriptions.vanish(connection, opening)
+            if attached:
+                return opening, *attached
+        raise Refused(ErrorCode.INTERNAL)
 
     async def _identify(self, connection: Connection, request: messages.ConnectRequest) -> Identity:
         """
@@ -177,7 +178,7 @@ class Commands:
         return NOBODY
 
     def _connect_result(
-        self, connection: Connection, opening: Opening, subs: dict[str, SubscribeResult], seconds: float
+        self, connection: Connection, opening: Opening, subs: dict[str, SubscribeResult]
     ) -> ConnectResult:
         result = ConnectResult(
             client=connection.client,
@@ -186,8 +187,7 @@ class Commands:
             ping=self._ping_seconds,
             pong=True,
         )
-        if seconds != NEVER:
-            result.expires, result.ttl = True, max(int(seconds), 1)
+        result.expires, result.ttl = life(opening.identity.expires_at)
         if connection.emulation:
             result.session, result.node = connection.emulation, self._relay.node
         identity, chat = opening.identity, opening.chat
@@ -212,13 +212,13 @@ class Commands:
         """Tell the app who has come or gone, if it wants to know."""
         if self._extensions.wants_events(is_connected=is_connected):
             client = Client(client=connection.client, identity=connection.identity)
-            self._spawn(self._extensions.tell(client, is_connected=is_connected))
+            self._tasks.spawn(self._extensions.tell(client, is_connected=is_connected))
 
     def refresh(self, connection: Connection, id: int, request: messages.RefreshRequest) -> None:
         if not request.token:
             return connection.disconnect(Disconnect.BAD_REQUEST)
         connection.begin()
-        self._spawn(self._refresh(connection, id, request.token))
+        self._tasks.spawn(self._refresh(connection, id, request.token))
 
     async def _refresh(self, connection: Connection, id: int, token: str) -> None:
         try:
@@ -231,16 +231,12 @@ class Commands:
         except TokenInvalid:
             return connection.disconnect(Disconnect.INVALID_TOKEN)
         except Exception as error:
-            _log_outage(error, "refreshing failed")
-            return connection.refuse(id, ErrorCode.INTERNAL)
+            return connection.give(id, outcome(error, "refreshing failed"))
         finally:
             connection.finish()
-        seconds = identity.expires_at - time.time()
-        connection.expire_in(seconds)
-        result = RefreshResult()
-        if seconds != NEVER:
-            result.expires, result.ttl = True, max(int(seconds), 1)
-        connection.reply(Reply(id=id, refresh=result))
+        connection.expire_in(identity.expires_at - time.time())
+        expires, ttl = life(identity.expires_at)
+        connection.reply(Reply(id=id, refresh=RefreshResult(expires=expires, ttl=ttl)))
 
     async def _is_alive(self, identity: Identity) -> bool:
         """Whether the session of a token of ours may still be used."""
@@ -285,7 +281,7 @@ class Commands:
         data = bytes(request.data)
         if self._extensions.decides_on_publish:
             connection.begin()
-            return self._spawn(self._publish_if_the_app_agrees(connection, id, namespace, name, data, info))
+            return self._tasks.spawn(self._publish_if_the_app_agrees(connection, id, namespace, name, data, info))
         self._publish_now(connection, id, namespace, name, data, info)
 
     async def _publish_if_the_app_agrees(
@@ -295,19 +291,10 @@ class Commands:
         try:
             agreed = await self._extensions.publish(publishing)
         except Exception as error:
-            return self._refuse_for_the_app(connection, id, error)
+            return connection.give(id, outcome(error, "an extension failed"))
         finally:
             connection.finish()
         self._publish_now(connection, id, namespace, name, agreed, info)
-
-    def _refuse_for_the_app(self, connection: Connection, id: int, error: Exception) -> None:
-        """Answer with what the app's own code says, or that it failed."""
-        if isinstance(error, Refuse):
-            return connection.reply(Reply(id=id, error=messages.Error(error.code, error.message, error.temporary)))
-        if isinstance(error, Close):
-            return connection.disconnect(messages.Disconnected(error.code, error.reason))
-        log.error("an extension failed", exc_info=error)
-        connection.refuse(id, ErrorCode.INTERNAL)
 
     def _publish_now(
         self, connection: Connection, id: int, namespace: Namespace, name: str, data: bytes, info: bytes
@@ -325,7 +312,7 @@ class Commands:
             return connection.answer(connection.codec.encode_rpc(id, bytes(request.data) or b"null"))
         if request.method in self._extensions.methods:
             connection.begin()
-            return self._spawn(self._call_the_app(connection, id, request))
+            return self._tasks.spawn(self._call_the_app(connection, id, request))
         if connection.user is None:
             return connection.refuse(id, ErrorCode.UNAUTHORIZED)
         if request.method == rpc.SEND:
@@ -342,7 +329,7 @@ class Commands:
         except msgspec.MsgspecError as error:
             return connection.reply(Reply(id=id, error=rpc.invalid(error)))
         connection.begin()
-        self._spawn(self._call(connection, id, method, arguments))
+        self._tasks.spawn(self._call(connection, id, method, arguments))
 
     async def _call_the_app(self, connection: Connection, id: int, request: messages.RPCRequest) -> None:
         call = Call(
@@ -354,7 +341,7 @@ class Commands:
         try:
             data = await self._extensions.call(call)
         except Exception as error:
-            self._refuse_for_the_app(connection, id, error)
+            connection.give(id, outcome(error, "an extension failed"))
         else:
             connection.answer(connection.codec.encode_rpc(id, data))
         finally:
@@ -417,7 +404,7 @@ class Commands:
         except DomainError as error:
             connection.reply(Reply(id=id, error=rpc.refused(error)))
         except Exception as error:
-            _log_outage(error, "a method failed")
+            log_failure(error, "a method failed")
             connection.reply(Reply(id=id, error=rpc.failed(error)))
         else:
             connection.answer(connection.codec.encode_rpc(id, data))
@@ -442,7 +429,7 @@ class Commands:
         if request.reverse and request.since and request.since.offset == 0:
             return connection.refuse(id, ErrorCode.BAD_REQUEST)
         connection.begin()
-        self._spawn(self._history(connection, id, request))
+        self._tasks.spawn(self._history(connection, id, request))
 
     def _refusal(self, connection: Connection, name: str, is_offered: object, permission: str) -> ErrorCode | None:
         """Why a client may not look at a channel of a namespace."""
@@ -468,8 +455,7 @@ class Commands:
                 assert namespace is not None
                 page = await self._run(read_history, namespace, name, request)
         except Exception as error:
-            _log_outage(error, "reading history failed")
-            return connection.refuse(id, ErrorCode.INTERNAL)
+            return connection.give(id, outcome(error, "reading history failed"))
         finally:
             connection.finish()
         if page is None:
@@ -501,7 +487,7 @@ class Commands:
         if error := self._refusal(connection, name, namespace and namespace.presence, "may_see_presence"):
             return connection.refuse(id, error)
         connection.begin()
-        self._spawn(self._read_presence(connection, id, name, answer))
+        self._tasks.spawn(self._read_presence(connection, id, name, answer))
 
     async def _read_presence(
         self, connection: Connection, id: int, name: str, answer: Callable[[int, Mapping[str, Info], Codec], Reply]
@@ -509,11 +495,6 @@ class Commands:
         there = await self._presence.read(name)
         connection.finish()
         connection.reply(answer(id, there, connection.codec))
-
-    def _spawn(self, work: Any) -> None:
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
 
 def _presence(id: int, there: Mapping[str, Info], codec: Codec) -> Reply:
@@ -532,14 +513,6 @@ def _published(connection: Connection, id: int, stored: object) -> None:
 
 def _sent(connection: Connection, id: int, stored: StoredMessage) -> None:
     connection.answer(connection.codec.encode_rpc(id, rpc.encode(rpc.Sent.of(stored))))
-
-
-def _log_outage(error: Exception, what: str) -> None:
-    """An outage is one line; anything else is a bug, with its traceback."""
-    if isinstance(error, Unavailable) or rpc.is_outage(error):
-        log.warning("%s: %s", what, error)
-    else:
-        log.error("%s", what, exc_info=error)
 
 
 # --- in a thread

@@ -14,7 +14,6 @@ from enum import Enum
 from typing import Any, Protocol
 from uuid import UUID, uuid4
 
-from .extensions import Refuse
 from .identity import NEVER, Identity
 from .info import Info
 from .protocol import messages
@@ -330,6 +329,13 @@ class Connection:
         """Answer a command with an error of the protocol."""
         self.reply(Reply(id=id, error=Error(code.value, code.reason, code.is_temporary)))
 
+    def give(self, id: int, outcome: Error | messages.Disconnected) -> None:
+        """Answer a command that did not succeed."""
+        if isinstance(outcome, Error):
+            self.reply(Reply(id=id, error=outcome))
+        else:
+            self.disconnect(outcome)
+
     def push(self, push: Push) -> None:
         """Write a push at once, after the replies that wait."""
         self._out.append(self.codec.encode(Reply(push=push)))
@@ -389,13 +395,12 @@ class Connection:
         """What others may know of this client in a channel."""
         return Info(self.identity.user, self.client, self.identity.info, channel_info)
 
-    def refuse_connect(self, id: int, code: ErrorCode | Refuse) -> None:
-        """Answer the connect command by an error; whatever the client says after that is too much."""
+    def refuse_connect(self, id: int, outcome: Error | messages.Disconnected) -> None:
+        """Answer the connect command by an error or a close; whatever the client says after that is too much."""
         self.state = State.REFUSED
-        if isinstance(code, ErrorCode):
-            self.refuse(id, code)
-        else:
-            self.reply(Reply(id=id, error=Error(code.code, code.message, code.temporary)))
+        self.give(id, outcome)
+        if self.state is State.CLOSED:
+            return
         self._is_paused = False
         self._wire.resume()
 

@@ -16,7 +16,7 @@ from uuid import uuid4
 
 import msgspec
 
-from models import channels
+from models import channels, tasks
 from models.drafts import PublicationDraft
 from models.events import Publication
 from models.operations import history as history_operations
@@ -30,6 +30,7 @@ from .hub import Hub
 from .identity import Grant
 from .info import Info
 from .namespaces import Namespace, Namespaces, is_chat
+from .outcomes import Refused
 from .presence import Presence
 from .protocol import messages
 from .protocol.codes import Disconnect, ErrorCode
@@ -41,14 +42,6 @@ from .views import RAW_KIND
 SURVEY_SECONDS = 3.0
 
 Run = Callable[..., Awaitable[Any]]
-
-
-class Refused(Exception):
-    """Something cannot be done; ``code`` is the protocol's."""
-
-    def __init__(self, code: ErrorCode) -> None:
-        super().__init__(code.reason)
-        self.code = code
 
 
 class Survey:
@@ -93,7 +86,7 @@ class Control:
         self._surveys: dict[str, Survey] = {}
         # Connections whose way in is not their way out, by their secret.
         self.emulated: dict[str, Connection] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = tasks.Group()
 
     # --- publications
 
@@ -319,7 +312,7 @@ class Control:
             case orders.Subscribe():
                 grant = Grant(info=order.info, data=order.data, override=order.override)
                 for connection in self._connections(order):
-                    self._spawn(
+                    self._tasks.spawn(
                         self._subscriptions.subscribe_from_server(connection, order.channel, grant, order.since)
                     )
             case orders.Refresh():
@@ -341,12 +334,6 @@ class Control:
             and order.session in ("", str(connection.session))
         ]
 
-    def _spawn(self, work: Any) -> None:
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
     async def stop(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        """Give up what is still under way."""
+        await self._tasks.end()

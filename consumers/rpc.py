@@ -13,8 +13,6 @@ from typing import Any, NamedTuple, Self, TypeVar
 from uuid import UUID
 
 import msgspec
-import psycopg
-from django.db import DatabaseError, InterfaceError
 from msgspec import UNSET, UnsetType
 
 from models import errors, limits, payloads
@@ -28,6 +26,7 @@ from models.queries import sync
 from models.queries import users as user_queries
 from models.receipts import Receipt, ReceiptBatcher
 
+from .outcomes import is_outage
 from .protocol.messages import Error, Raw
 
 SEND = "message.send"
@@ -527,8 +526,3 @@ def invalid(error: Exception) -> Error:
 def failed(error: Exception) -> Error:
     """An outage may be tried again; a bug may not."""
     return refused(errors.DatabaseUnavailable()) if is_outage(error) else Error(500, "internal_error")
-
-
-def is_outage(error: BaseException) -> bool:
-    """Whether the database is away, or took too long."""
-    return isinstance(error, DatabaseError | InterfaceError | psycopg.OperationalError | TimeoutError)

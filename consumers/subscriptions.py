@@ -7,7 +7,6 @@ since, reply, attach. Nothing is delivered twice or left out.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -16,7 +15,7 @@ from uuid import UUID
 
 import msgspec
 
-from models import channels, limits
+from models import channels, limits, tasks
 from models.errors import SessionRevoked, TokenExpired, TokenInvalid, Unavailable
 from models.events import Publication
 from models.operations import devices, users
@@ -26,12 +25,13 @@ from models.queries.streams import ConnectSnapshot, Position, Recovered
 
 from .authentication import Authenticator, WrongToken
 from .connection import Connection, State, Subscription
-from .extensions import Close, Extensions, Refuse, Subscribing
+from .extensions import Extensions, Subscribing
 from .filters import BadFilter
 from .hub import JOIN, LEAVE, Channel, Hub
 from .identity import NEVER, Grant, Identity
 from .info import Info
 from .namespaces import Namespace, Namespaces, is_chat
+from .outcomes import Refused, log_failure, outcome
 from .presence import Presence
 from .protocol import messages
 from .protocol.codec import Codec, Unsuitable
@@ -54,14 +54,6 @@ ATTEMPTS = 3
 EXPIRY_GRACE_SECONDS = 25.0
 
 Run = Callable[..., Awaitable[Any]]
-
-
-class Refused(Exception):
-    """A subscription is not made: an error in the reply, or a close of the whole connection."""
-
-    def __init__(self, code: ErrorCode | Disconnect) -> None:
-        super().__init__(code.reason)
-        self.code = code
 
 
 class Snapshot(NamedTuple):
@@ -111,7 +103,7 @@ class Subscriptions:
         self._extensions = extensions
         self._is_insecure = is_insecure
         self.relay: Relay
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = tasks.Group()
         hub.effects.update(
             {
                 "member.removed": self._on_member_removed,
@@ -209,9 +201,9 @@ class Subscriptions:
             return connection.disconnect(Disconnect.BAD_REQUEST)
         if error := self._refusal(connection, request):
             return connection.refuse(id, error)
-        connection.channels[name] = Subscription(is_server_side=False, is_settled=False, terms=CHAT)
+        subscription = connection.channels[name] = Subscription(is_server_side=False, is_settled=False, terms=CHAT)
         connection.begin()
-        self._spawn(self._subscribe(connection, id, request))
+        self._tasks.spawn(self._subscribe(connection, id, request, subscription))
 
     def unsubscribe(self, connection: Connection, id: int, request: messages.UnsubscribeRequest) -> None:
         """End a subscription; this never fails."""
@@ -226,8 +218,9 @@ class Subscriptions:
         if subscription and not subscription.is_server_side:
             self._drop(connection, name)
             if subscription.terms.is_present:
+                # So that whoever asks after the reply does not find it any more.
                 connection.begin()
-                return self._spawn(self._unsubscribe(connection, id, name))
+                return self._tasks.spawn(self._unsubscribe(connection, id, name))
         connection.reply(Reply(id=id, unsubscribe=messages.Empty()))
 
     async def _unsubscribe(self, connection: Connection, id: int, name: str) -> None:
@@ -254,40 +247,19 @@ class Subscriptions:
         # The chat's channels know no tokens of their own, so none can be valid.
         return ErrorCode.PERMISSION_DENIED if request.token and namespace is None else None
 
-    async def _subscribe(self, connection: Connection, id: int, request: SubscribeRequest) -> None:
+    async def _subscribe(
+        self, connection: Connection, id: int, request: SubscribeRequest, subscription: Subscription
+    ) -> None:
         name = request.channel
-        outcome: ErrorCode | Disconnect | Refuse | messages.Disconnected | None = ErrorCode.INTERNAL
         try:
             await self._try_to_subscribe(connection, id, request)
-            outcome = None
-        except Refused as refused:
-            outcome = refused.code
-        except Refuse as refuse:
-            outcome = refuse
-        except Close as close:
-            outcome = messages.Disconnected(close.code, close.reason)
-        except Unsuitable:
-            outcome = Disconnect.INAPPROPRIATE_PROTOCOL
-        except Unavailable as error:
-            log.warning("subscribing failed: %s", error)
-        except Exception:
-            log.exception("subscribing failed")
+        except Exception as error:
+            connection.channels.pop(name, None)
+            connection.give(id, outcome(error, "subscribing failed"))
         finally:
             connection.finish()
-        subscription = connection.channels.get(name)
-        if outcome is not None:
-            connection.channels.pop(name, None)
-            if isinstance(outcome, Disconnect | messages.Disconnected):
-                return connection.disconnect(outcome)
-            if isinstance(outcome, Refuse):
-                told = messages.Error(outcome.code, outcome.message, outcome.temporary)
-                connection.reply(Reply(id=id, error=told))
-            else:
-                connection.refuse(id, outcome)
-        if subscription:
-            subscription.is_settled = True
-            for late in subscription.unsubscribe_ids:
-                self.unsubscribe(connection, late, messages.UnsubscribeRequest(name))
+        for late in subscription.unsubscribe_ids:
+            self.unsubscribe(connection, late, messages.UnsubscribeRequest(name))
 
     async def _try_to_subscribe(self, connection: Connection, id: int, request: SubscribeRequest) -> None:
         """
@@ -409,7 +381,7 @@ class Subscriptions:
         if subscription is None:
             subscription = Subscription(is_server_side=is_server_side, is_settled=True, terms=terms)
             connection.channels[name] = subscription
-        subscription.terms = terms
+        subscription.terms, subscription.is_settled = terms, True
         self._hub.attach(place.channel, connection, place.upto, view=place.view, is_watcher=terms.watches)
         if terms.expires_at != NEVER:
             connection.expire_subscription(name, terms.expires_at - time.time() + EXPIRY_GRACE_SECONDS)
@@ -429,7 +401,7 @@ class Subscriptions:
         if not request.token or subscription.terms is CHAT:
             return connection.refuse(id, ErrorCode.BAD_REQUEST)
         connection.begin()
-        self._spawn(self._sub_refresh(connection, id, request))
+        self._tasks.spawn(self._sub_refresh(connection, id, request))
 
     async def _sub_refresh(self, connection: Connection, id: int, request: messages.SubRefreshRequest) -> None:
         name = request.channel
@@ -442,31 +414,26 @@ class Subscriptions:
         except (TokenInvalid, WrongToken):
             return connection.disconnect(Disconnect.INVALID_TOKEN)
         except Unavailable as error:
-            log.warning("renewing a subscription failed: %s", error)
-            return connection.refuse(id, ErrorCode.INTERNAL)
+            return connection.give(id, outcome(error, "renewing a subscription failed"))
         finally:
             connection.finish()
         subscription = connection.channels.get(name)
         if subscription is None:
             return connection.refuse(id, ErrorCode.PERMISSION_DENIED)
         subscription.terms = msgspec.structs.replace(subscription.terms, expires_at=grant.expires_at)
-        expires, ttl = _life(grant.expires_at)
+        expires, ttl = life(grant.expires_at)
         connection.expire_subscription(name, grant.expires_at - time.time() + EXPIRY_GRACE_SECONDS)
         connection.reply(Reply(id=id, sub_refresh=messages.SubRefreshResult(expires=expires, ttl=ttl)))
 
     def expired(self, connection: Connection, name: str) -> None:
         """A subscription has not been renewed in time."""
-        if name in connection.channels:
-            self.end(connection, name, Unsubscribe.EXPIRED)
+        self.end(connection, name, Unsubscribe.EXPIRED)
 
     def end(self, connection: Connection, name: str, code: Unsubscribe | messages.Unsubscribed) -> None:
         """End a subscription from the server's side."""
-        subscription = connection.channels.get(name)
-        if subscription is None:
+        if name not in connection.channels:
             return
         self._drop(connection, name)
-        if subscription.terms.is_present:
-            self._presence.remove_soon(name, connection.client)
         connection.unsubscribed(name, code)
 
     # --- by the server
@@ -480,19 +447,41 @@ class Subscriptions:
             return
         terms = make_terms(namespace, SubscribeRequest(recoverable=True, positioned=True), grant)
         await self.appear(connection, name, terms)
+        try:
+            await self._look_and_push(connection, name, terms, since)
+        except Unsuitable:
+            connection.disconnect(Disconnect.INAPPROPRIATE_PROTOCOL)
+        except Exception as error:
+            log_failure(error, "subscribing a client failed")
+        finally:
+            if terms.is_present and name not in connection.channels:
+                self._presence.remove_soon(name, connection.client)
+
+    async def _look_and_push(
+        self, connection: Connection, name: str, terms: Terms, since: tuple[int, str] | None
+    ) -> None:
+        """
+        Attach a connection, and push that, with what it missed.
+
+        Raises:
+            Unsuitable: that cannot be told in its encoding.
+        """
         for _ in range(ATTEMPTS):
             snapshot = await self._look(connection, name, terms, since)
             place = self._place(name, snapshot.position, terms)
             if place is None:
                 continue
-            if connection.state is State.CONNECTED and name not in connection.channels:
-                missed = [*(snapshot.missed or ()), *place.missed]
-                self._announce_place(connection, place, since[0] if since and snapshot.missed is not None else None)
-                if since and snapshot.missed is not None:
-                    for publication in missed:
-                        connection.push(Push(channel=name, pub=to_wire(publication, connection.codec)))
-            self._hub.release(place.channel)
-            return
+            try:
+                if connection.state is not State.CONNECTED or name in connection.channels:
+                    return
+                recovered = Recovered(snapshot.position, snapshot.missed) if since else None
+                result = _result(connection.codec, place, recovered, since)
+                self._announce_place(connection, place, result.offset if result.recovered else None)
+                for publication in result.publications or ():
+                    connection.push(Push(channel=name, pub=publication))
+                return
+            finally:
+                self._hub.release(place.channel)
 
     def _announce_place(self, connection: Connection, place: Place, offset: int | None) -> None:
         terms = place.terms
@@ -542,10 +531,10 @@ class Subscriptions:
                 self._invalidate(connection, channel.name)
 
     def _invalidate(self, connection: Connection, name: str) -> None:
-        subscription = connection.channels.pop(name, None)
+        subscription = connection.channels.get(name)
         if subscription is None:
             return
-        self._disappear(connection, name, subscription)
+        self._drop(connection, name)
         if subscription.is_server_side:
             # Clients have no way to subscribe again to what the server gave them.
             connection.disconnect(Disconnect.INSUFFICIENT_STATE)
@@ -554,26 +543,21 @@ class Subscriptions:
 
     def leave(self, connection: Connection) -> None:
         """Forget a connection that has closed."""
-        for name, subscription in connection.channels.items():
-            self._hub.detach(name, connection)
-            self._disappear(connection, name, subscription)
+        for name in tuple(connection.channels):
+            self._drop(connection, name)
         for name in connection.known:
             self._hub.forget(name, connection)
-        connection.channels = {}
         if connection.is_known:
             self._hub.depart(connection.user, connection.identity.user, connection)
 
     def _drop(self, connection: Connection, name: str) -> None:
-        """Take a channel from a connection; whoever waits for presence to forget it says so afterwards."""
-        subscription = connection.channels.pop(name, None)
+        """Take a channel from a connection; the others do not see it there any more."""
+        subscription = connection.channels.pop(name)
         self._hub.detach(name, connection)
-        if subscription is not None and subscription.terms.announces:
-            self._tell(name, LEAVE, connection.info(subscription.terms.info))
-
-    def _disappear(self, connection: Connection, name: str, subscription: Subscription) -> None:
-        terms = subscription.terms
+        # What is not settled has not been seen, and is taken back by whoever is about to settle it.
         if not subscription.is_settled:
             return
+        terms = subscription.terms
         if terms.is_present:
             self._presence.remove_soon(name, connection.client)
         if terms.announces:
@@ -608,7 +592,7 @@ class Subscriptions:
         user = channels.personal_user_id(publication.channel)
         # Feeds are subscribed by clients themselves.
         if user and name.startswith(channels.CHAT):
-            self._spawn(self._join(user, name))
+            self._tasks.spawn(self._join(user, name))
 
     async def _join(self, user: UUID, name: str) -> None:
         for _ in range(ATTEMPTS):
@@ -638,15 +622,9 @@ class Subscriptions:
         there = self._hub.users.get(user, ()) if user else ()
         return [connection for connection in there if isinstance(connection, Connection)]
 
-    def _spawn(self, work: Any) -> None:
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
     async def stop(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        """Give up what is still under way."""
+        await self._tasks.end()
 
 
 # Where a channel is that keeps no history.
@@ -679,7 +657,7 @@ def _result(
     result = SubscribeResult(delta=terms.has_delta)
     if terms.data:
         result.data = codec.check(terms.data)
-    result.expires, result.ttl = _life(terms.expires_at)
+    result.expires, result.ttl = life(terms.expires_at)
     if terms.is_positioned:
         result.recoverable, result.positioned = terms.is_recoverable, True
         result.epoch, result.offset = place.channel.epoch, place.upto
@@ -698,7 +676,7 @@ def _result(
     return result
 
 
-def _life(expires_at: float) -> tuple[bool, int]:
+def life(expires_at: float) -> tuple[bool, int]:
     """Whether something expires, and in how many seconds a client should renew it."""
     if expires_at == NEVER:
         return False, 0

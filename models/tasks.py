@@ -1,12 +1,29 @@
-"""Ending tasks of the event loop; for whoever started them."""
+"""Tasks of the event loop that somebody answers for: started in a group, ended with it."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from typing import Any
 
 # A task that has been cancelled is over within a turn or two of the loop; one that is not did not hear of it.
 AGAIN_SECONDS = 0.1
+
+
+class Group:
+    """What was begun and need not be waited for; the loop itself keeps no task alive."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def end(self) -> None:
+        """Give up what is still under way."""
+        await end(*self._tasks)
 
 
 async def end(*tasks: asyncio.Task[Any] | None) -> None:

@@ -19,9 +19,10 @@ from typing import Any, NamedTuple
 import msgspec
 
 from consumers import orders
-from consumers.control import Control, Refused
+from consumers.control import Control
 from consumers.engine import obtain
 from consumers.info import Info
+from consumers.outcomes import Refused
 from consumers.protocol.codec import Unsuitable
 from consumers.protocol.codes import Disconnect, ErrorCode
 from consumers.protocol.json import JSON

@@ -17,6 +17,8 @@ from typing import Any
 from picows import WSAutoPingStrategy, WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener
 from picows.picows import WSProtocol  # type: ignore[attr-defined]
 
+from models import tasks
+
 from .frames import Socket
 from .peers import Origins, Proxies, words
 
@@ -66,13 +68,11 @@ class PicowsLane:
         self.connections: set[Socket] = set()
         self.is_draining = False
         self._is_empty = asyncio.Event()
-        self._handing_over: set[asyncio.Task[None]] = set()
+        self._handing_over = tasks.Group()
 
     def adopt(self, client: socket.socket) -> None:
         """Serve an accepted socket."""
-        task = asyncio.get_running_loop().create_task(self._take(client))
-        self._handing_over.add(task)
-        task.add_done_callback(self._handing_over.discard)
+        self._handing_over.spawn(self._take(client))
 
     async def drain(self, seconds: float, code: int, reason: str) -> None:
         """Close all connections, spread over ``seconds``, and wait until their applications have ended."""

@@ -14,6 +14,7 @@ from ninja import NinjaAPI
 from ninja.errors import HttpError, ValidationError
 
 from consumers import rpc
+from consumers.outcomes import is_outage
 from models.errors import DatabaseUnavailable, DomainError
 
 log = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ def of(error: Exception) -> HttpResponse:
         return problem(400, "invalid_input", str(error)[:300])
     if isinstance(error, RequestDataTooBig):
         return problem(413, "body_too_large", "The body is too large.")
-    if rpc.is_outage(error):
+    if is_outage(error):
         log.warning("the database is away: %s", error)
         return of(DatabaseUnavailable())
     log.error("a request failed", exc_info=error)

@@ -21,8 +21,8 @@ from consumers.connection import (
 )
 from consumers.identity import Identity
 from consumers.protocol import messages
-from consumers.protocol.codes import Disconnect, ErrorCode
-from consumers.protocol.messages import Push, Reply
+from consumers.protocol.codes import Disconnect
+from consumers.protocol.messages import Error, Push, Reply
 
 from .wire import Clock, Wire, line
 
@@ -47,7 +47,7 @@ class Answers:
 
     def connect(self, connection: Connection, id: int, request: messages.ConnectRequest) -> None:
         if request.token == "expired":
-            return connection.refuse_connect(id, ErrorCode.TOKEN_EXPIRED)
+            return connection.refuse_connect(id, Error(109, "token expired"))
         self.connecting.append((connection, id))
         if request.token != "slow":
             self.let_in()
