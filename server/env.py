@@ -103,6 +103,9 @@ class Env(BaseSettings):
         ge=1,
         description="Open websockets per process; more are told to return later.",
     )
+    compress_websockets: bool = Field(
+        False, description="Compress websocket messages (permessage-deflate) for clients that offer it."
+    )
     ping_seconds: int = Field(25, ge=1, le=3600, description="Seconds between pings.")
     pong_seconds: int = Field(10, ge=1, le=3600, description="Seconds a client has for its pong.")
 

@@ -100,15 +100,15 @@ class Socket(WSListener):
         if self._is_closing:
             return self._on_late_frame(frame)
         if frame.rsv1 or frame.rsv2 or frame.rsv3:
-            return self.close(1002, "reserved bit")
+            return self._on_reserved(frame)
         kind = frame.msg_type
         if kind is TEXT or kind is BINARY:
             if self._kind is not None:
                 return self.close(1002, "expected a continuation")
             payload = frame.get_payload_as_bytes()
             if not frame.fin:
-                return self._begin_fragments(kind, payload)
-            if kind is TEXT and not payload.isascii() and not _is_utf8(payload):
+                return self._begin_fragments(kind, payload, _Utf8() if kind is TEXT else None)
+            if kind is TEXT and not payload.isascii() and not is_utf8(payload):
                 return self.close(1007, "invalid UTF-8")
             self._deliver(payload, kind is TEXT)
         elif kind is CONTINUATION:
@@ -149,9 +149,12 @@ class Socket(WSListener):
 
     # --- fragments, and what else is not a whole message
 
-    def _begin_fragments(self, kind: WSMsgType, payload: bytes) -> None:
-        self._kind, self._buffer = kind, bytearray()
-        self._decoder = _Utf8() if kind is TEXT else None
+    def _on_reserved(self, frame: Any) -> None:
+        """Bits that an extension gives a meaning to; this has none."""
+        self.close(1002, "reserved bit")
+
+    def _begin_fragments(self, kind: WSMsgType, payload: bytes, decoder: codecs.IncrementalDecoder | None) -> None:
+        self._kind, self._buffer, self._decoder = kind, bytearray(), decoder
         self._continue(payload, is_last=False)
 
     def _continue(self, payload: bytes, is_last: bool) -> None:
@@ -166,7 +169,7 @@ class Socket(WSListener):
             except UnicodeDecodeError:
                 return self.close(1007, "invalid UTF-8")
         if is_last:
-            whole, is_text = bytes(self._buffer), self._decoder is not None
+            whole, is_text = bytes(self._buffer), self._kind is TEXT
             self._kind = self._buffer = self._decoder = None
             self._deliver(whole, is_text)
         elif len(payload) < CRUMB_BYTES:
@@ -368,7 +371,8 @@ class Socket(WSListener):
         }
 
 
-def _is_utf8(payload: bytes) -> bool:
+def is_utf8(payload: bytes) -> bool:
+    """Whether text is text."""
     try:
         payload.decode()
     except UnicodeDecodeError:

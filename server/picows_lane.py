@@ -19,6 +19,7 @@ from picows.picows import WSProtocol  # type: ignore[attr-defined]
 
 from models import tasks
 
+from .deflate import DeflateSocket, negotiate
 from .frames import Socket
 from .peers import Origins, Proxies, words
 
@@ -48,6 +49,8 @@ class LaneSettings:
     max_message: int = 65536
     max_unsent: int = 1 << 20
     max_connections: int = 50_000
+    # Whether to accept permessage-deflate where a client offers it.
+    may_compress: bool = False
     # In the order of preference.
     subprotocols: tuple[str, ...] = ("centrifuge-protobuf", "centrifuge-json")
     origins: Origins = field(default_factory=Origins)
@@ -187,11 +190,20 @@ class Handshake:
 
     def _accept(self, request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
         offered = words(request.headers.getall("Sec-WebSocket-Protocol", ()))
-        self._socket = Socket(self._lane, request, offered)
+        answer: dict[str, str] = {}
         # It is part of the answer to the handshake, so it is chosen before the application runs.
-        chosen = next((name for name in self._lane.settings.subprotocols if name in offered), None)
-        response = WSUpgradeResponse.create_101_response({"Sec-WebSocket-Protocol": chosen} if chosen else None)
-        return WSUpgradeResponseWithListener(response, self._socket)
+        if chosen := next((name for name in self._lane.settings.subprotocols if name in offered), None):
+            answer["Sec-WebSocket-Protocol"] = chosen
+        self._socket = self._make_socket(request, offered, answer)
+        return WSUpgradeResponseWithListener(WSUpgradeResponse.create_101_response(answer), self._socket)
+
+    def _make_socket(self, request: WSUpgradeRequest, offered: list[str], answer: dict[str, str]) -> Socket:
+        if self._lane.settings.may_compress:
+            agreed = negotiate(request.headers.getall("Sec-WebSocket-Extensions", ()))
+            if agreed:
+                answer["Sec-WebSocket-Extensions"], window = agreed
+                return DeflateSocket(self._lane, request, offered, window)
+        return Socket(self._lane, request, offered)
 
     # --- a logger, for picows
 

@@ -11,6 +11,8 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from models import tasks
+
 from .peers import Proxies
 from .picows_lane import Application
 
@@ -39,13 +41,11 @@ class UvicornLane:
         )
         self._config.load()
         self._state = ServerState()
-        self._adopting: set[asyncio.Task[None]] = set()
+        self._adopting = tasks.Group()
 
     def adopt(self, client: socket.socket) -> None:
         """Serve an accepted socket."""
-        task = asyncio.get_running_loop().create_task(self._take(client))
-        self._adopting.add(task)
-        task.add_done_callback(self._adopting.discard)
+        self._adopting.spawn(self._take(client))
 
     async def _take(self, client: socket.socket) -> None:
         loop = asyncio.get_running_loop()
@@ -74,7 +74,7 @@ class UvicornLane:
         end = time.monotonic() + seconds
         for protocol in list(self._state.connections):
             protocol.shutdown()
-        while (tasks := {*self._state.tasks}) and (left := end - time.monotonic()) > 0:
-            await asyncio.wait(tasks, timeout=left)
+        while (running := {*self._state.tasks}) and (left := end - time.monotonic()) > 0:
+            await asyncio.wait(running, timeout=left)
         for task in self._state.tasks:
             task.cancel()

@@ -59,6 +59,7 @@ class Web:
             max_message=env.max_frame_bytes,
             max_unsent=env.max_unsent_bytes,
             max_connections=env.max_connections,
+            may_compress=env.compress_websockets,
             origins=Origins(env.words(env.allowed_origins)),
             proxies=proxies,
         )

@@ -6,15 +6,16 @@ BINARY = 0x82
 
 def text_frame(payload: bytes) -> bytes:
     """Wrap UTF-8 text."""
-    return _frame(TEXT, payload)
+    return frame(TEXT, payload)
 
 
 def binary_frame(payload: bytes) -> bytes:
     """Wrap bytes."""
-    return _frame(BINARY, payload)
+    return frame(BINARY, payload)
 
 
-def _frame(first: int, payload: bytes) -> bytes:
+def frame(first: int, payload: bytes) -> bytes:
+    """Put a header before a payload; ``first`` holds the flags and the opcode."""
     size = len(payload)
     if size < 126:
         return bytes((first, size)) + payload
