@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -18,105 +19,168 @@ from typing import Any
 
 from tests.servers import session
 
-from . import servers
-from .http_load import Posted, post
+from . import many, servers, soak
+from .http_load import post
 from .report import Report
-from .servers import BATCH, Peer, Said
-from .tools import Programs, Run, hold, run_load
+from .said import Said
+from .servers import BATCH, PEER_NODE, Peer, Request
+from .tools import LoadClient, Programs, Run
 
 IN_GROUP = 500
+EVERYONE = 2000
 # Whatever else the machine does only adds to what a server's work costs: the best of some runs is nearest to the truth.
 ROUNDS = 3
-IDLE = 2000
-SENDERS = (1, 100, 1000)
-BATCH_WORK = f"POST batch of {BATCH} publications, each"
+SENDERS = {1: 1000, 100: 300, 1000: 30}
+ECHO = {"ECHO": "1"}
+
+Start = Callable[[], AbstractContextManager[Peer]]
 
 
-def everyone(programs: Programs) -> Iterator[tuple[str, Callable[[], AbstractContextManager[Peer]]]]:
+def everyone(programs: Programs) -> Iterator[tuple[str, Start]]:
     """All servers by name, each to be started when its turn comes, so that none has to share the machine."""
-    yield "Roost (picows)", lambda: servers.roost("Roost (picows)", IDLE, IN_GROUP)
-    yield "Roost (Daphne)", lambda: servers.roost("Roost (Daphne)", IDLE, IN_GROUP, lane="daphne")
+    yield "Roost", lambda: servers.roost("Roost", EVERYONE, IN_GROUP)
+    yield "Roost, Protobuf", lambda: servers.roost_protobuf("Roost, Protobuf", EVERYONE, IN_GROUP)
+    yield "Roost, deflate", lambda: servers.roost_deflate("Roost, deflate", EVERYONE, IN_GROUP)
+    yield "Roost on Daphne", lambda: servers.roost("Roost on Daphne", EVERYONE, IN_GROUP, lane="daphne")
     if go := programs.peer_go:
-        yield "Go peer", lambda: servers.peer_go(go)
+        yield "Go peer", lambda: servers.peer_go(go, EVERYONE)
     else:
         print("(no Go on this machine: the Go peer is left out)")
-    yield "Channels tutorial", lambda: servers.tutorial(os.environ["REDIS_URL"])
+    if shutil.which("node") and (PEER_NODE / "node_modules").exists():
+        yield "Node ws", servers.node_ws
+        yield "Socket.IO", servers.socket_io
+    else:
+        print("(no Node on this machine: ws and Socket.IO are left out)")
+    yield "Channels on Daphne", lambda: servers.tutorial(os.environ["REDIS_URL"], "Daphne")
+    yield "Channels on uvicorn", lambda: servers.tutorial(os.environ["REDIS_URL"], "uvicorn")
     yield "C floor", lambda: servers.floor(programs.floor)
 
 
-def load(programs: Programs, peer: Peer, said: Said, **options: Any) -> Run:
-    init, send, mark = said
-    return run_load(
-        programs.load,
-        peer.processes,
-        port=peer.port,
-        path=peer.path,
-        init=init,
-        send=send,
-        mark=mark,
-        **options,
-    )
+class Measuring:
+    """Takes the figures of one server."""
 
+    def __init__(self, client: LoadClient, peer: Peer, report: Report) -> None:
+        self._client = client
+        self._peer = peer
+        self._report = report
+        self._is_slow = peer.name.startswith("Channels")
+        self._is_floor = peer.name == "C floor"
 
-def best(measure_once: Callable[[], Run]) -> Run:
-    """Measure several times; the run that cost least."""
-    return min((measure_once() for _ in range(ROUNDS)), key=lambda run: run.cpu_us)
+    def all(self) -> None:
+        peer = self._peer
+        print(f"\n## {peer.name}\n")
+        self._fan_out()
+        if not self._is_floor:
+            self._rpc()
+        self._http("POST publish, 32 connections", peer.publish, requests=8_000, publications=1)
+        self._http(f"POST batch of {BATCH} publications", peer.batch, requests=640, publications=BATCH)
+        if peer.connect:
+            self._connect(peer.connect)
+        if peer.returning:
+            self._return(peer.returning)
+        if peer.durable:
+            for senders, sends in SENDERS.items():
+                self._durable(f"durable sends, {senders} at once", peer.durable, connections=senders, sends=sends)
+        if peer.pairs:
+            work = "1,000 people in 500 direct conversations, all send"
+            self._durable(work, peer.pairs, connections=1000, sends=30)
 
+    def _run(self, said: Said, **options: Any) -> Run:
+        peer = self._peer
+        environment = {**peer.client, **options.pop("environment", {})}
+        return self._client.run(
+            peer.processes, said, port=peer.port, path=peer.path, environment=environment, **options
+        )
 
-def measure(programs: Programs, peer: Peer, report: Report) -> None:
-    """Take all figures of one server."""
-    print(f"\n## {peer.name}\n")
-    slow = peer.name == "Channels tutorial"
+    def _best(self, measure_once: Callable[[], Run], rounds: int = ROUNDS) -> Run:
+        return min((measure_once() for _ in range(rounds)), key=lambda run: run.cpu_us)
 
-    def fan_out(work: str, said: Said, **options: Any) -> None:
-        run = best(lambda: load(programs, peer, said, connections=IN_GROUP, **options))
-        report.put(work, peer.name, run.cpu_us, f"{run.cpu_us:.2f} µs per delivery, p99 {run.p99_ms:.1f} ms")
+    def _put(self, work: str, number: float, text: str) -> None:
+        self._report.put(work, self._peer.name, number, text)
 
-    fan_out(f"fan-out to {IN_GROUP}, one at a time", peer.fan_out, sends=200)
-    if not slow:
-        fan_out(f"fan-out to {IN_GROUP}, 64 in flight", peer.fan_out, sends=800, in_flight=64)
-    if peer.live:
-        fan_out(f"the same without history, one at a time (to {IN_GROUP})", peer.live, sends=200)
-        fan_out(f"the same without history, 64 in flight (to {IN_GROUP})", peer.live, sends=800, in_flight=64)
-    if peer.name != "C floor":
-        sends = 40 if slow else 200
-        rpc = best(lambda: load(programs, peer, peer.rpc, connections=IN_GROUP, sends=sends, echo=True))
-        text = f"{rpc.cpu_us:.1f} µs each, {rpc.rate:,.0f}/s, p99 {rpc.p99_ms:.1f} ms"
-        report.put(f"rpc answered, {IN_GROUP} connections", peer.name, rpc.cpu_us, text)
-    for work, said, count in (("POST publish, 32 connections", peer.publish, 8_000), (BATCH_WORK, peer.batch, 640)):
-        if said:
-            posted = min((post(peer.processes, peer.port, *said, requests=count) for _ in range(ROUNDS)), key=_cost)
-            each = posted.cpu_us / (BATCH if said is peer.batch else 1)
-            report.put(work, peer.name, each, f"{each:.1f} µs each")
-    held = hold(programs.load, peer.processes, port=peer.port, path=peer.path, connections=IDLE, init=peer.connect)
-    text = f"{held.cpu_ms:.2f} ms CPU, {held.memory_kb:.1f} KB each"
-    report.put(f"connect, {IDLE} connections", peer.name, held.cpu_ms, text)
-    if peer.durable:
-        for senders in SENDERS:
-            sends = {1: 1000, 100: 300, 1000: 30}[senders]
-            work = f"durable sends, {senders} at once"
-            _durable(work, programs, peer, peer.durable, report, connections=senders, sends=sends)
-    if peer.pairs:
-        work = "1,000 people in 500 direct conversations, all send"
-        _durable(work, programs, peer, peer.pairs, report, connections=1000, sends=30)
+    def _fan_out(self) -> None:
+        peer, few = self._peer, 10 if self._is_slow else 1
 
+        def line(work: str, said: Said, connections: int, sends: int, in_flight: int = 1) -> None:
+            run = self._best(lambda: self._run(said, connections=connections, sends=sends, in_flight=in_flight))
+            self._put(work, run.cpu_us, f"{run.cpu_us:.2f} µs per delivery, p99 {run.p99_ms:.1f} ms")
 
-def _durable(work: str, programs: Programs, peer: Peer, said: Said, report: Report, **options: Any) -> None:
-    run = load(programs, peer, said, echo=True, database=peer.database, **options)
-    text = (
-        f"{run.rate:,.0f}/s, p50 {run.p50_ms:.1f} ms, p99 {run.p99_ms:.1f} ms, {run.cpu_us:.0f} µs CPU, "
-        f"PostgreSQL {run.database_cpu / run.count * 1e6:.0f} µs"
-    )
-    report.put(work, peer.name, run.rate, text)
+        line("fan-out to 500, one at a time", peer.fan_out, IN_GROUP, 200 // few)
+        line("fan-out to 2,000, one at a time", peer.to_everyone(), EVERYONE, 100 // few)
+        # Several messages share a frame then, and what is in a compressed one is not counted.
+        if not self._is_slow and peer.fan_out.mark:
+            line("fan-out to 500, 64 in flight", peer.fan_out, IN_GROUP, 800, 64)
+        if peer.live:
+            line("fan-out to 500 without history, one at a time", peer.live, IN_GROUP, 200)
+            if peer.live.mark:
+                line("fan-out to 500 without history, 64 in flight", peer.live, IN_GROUP, 800, 64)
 
+    def _rpc(self) -> None:
+        sends = 40 if self._is_slow else 200
+        run = self._best(lambda: self._run(self._peer.rpc, connections=IN_GROUP, sends=sends, environment=ECHO))
+        text = f"{run.cpu_us:.1f} µs each, {run.rate:,.0f}/s, p99 {run.p99_ms:.1f} ms"
+        self._put("rpc answered, 500 connections", run.cpu_us, text)
 
-def _cost(posted: Posted) -> float:
-    return posted.cpu_us
+    def _http(self, work: str, request: Request | None, *, requests: int, publications: int) -> None:
+        if request is None:
+            return
+        peer = self._peer
+        posted = min(
+            (post(peer.processes, peer.port, *request, requests=requests) for _ in range(ROUNDS)),
+            key=lambda posted: posted.cpu_us,
+        )
+        each = posted.cpu_us / publications
+        self._put(work, each, f"{each:.1f} µs for each publication")
+
+    def _connect(self, said: Said) -> None:
+        peer = self._peer
+        held = self._client.hold(
+            peer.processes, said, port=peer.port, path=peer.path, connections=EVERYONE, environment=peer.client
+        )
+        text = f"{held.cpu_ms:.2f} ms CPU, {held.memory_kb:.1f} KB each"
+        self._put(f"connect, {EVERYONE:,} one after another", held.cpu_ms, text)
+
+    def _return(self, said: Said) -> None:
+        """Clients with twenty positions come back: to nothing new, then to a message missed in each."""
+        peer = self._peer
+        port, processes = peer.keeping or (peer.port, peer.processes)
+
+        def storm() -> Run:
+            environment = {**peer.client, "STORM": str(EVERYONE)}
+            return self._client.run(
+                processes, said, port=port, path=peer.path, connections=EVERYONE, environment=environment
+            )
+
+        run = self._best(storm)
+        text = f"{run.cpu_us / 1e3:.2f} ms CPU each, all live after {run.seconds:.1f} s"
+        self._put("2,000 come back at once, 20 positions each", run.cpu_us / 1e3, text)
+        if isinstance(peer.missed, Said):
+            self._run(peer.missed, connections=len(peer.missed.init), environment=ECHO)
+        for request in [] if isinstance(peer.missed, Said) else peer.missed or ():
+            post(processes, port, *request, requests=1, connections=1)
+        run = self._best(storm)
+        text = f"{run.cpu_us / 1e3:.2f} ms CPU each, all live after {run.seconds:.1f} s"
+        self._put("the same, a message missed in each", run.cpu_us / 1e3, text)
+
+    def _durable(self, work: str, said: Said, *, connections: int, sends: int) -> None:
+        run = max(
+            (
+                self._run(said, connections=connections, sends=sends, environment=ECHO, database=self._peer.database)
+                for _ in range(ROUNDS)
+            ),
+            key=lambda run: run.rate,
+        )
+        text = (
+            f"{run.rate:,.0f}/s, p50 {run.p50_ms:.1f} ms, p99 {run.p99_ms:.1f} ms, {run.cpu_us:.0f} µs CPU, "
+            f"PostgreSQL {run.database_cpu / run.count * 1e6:.0f} µs"
+        )
+        self._put(work, run.rate, text)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
-    parser.add_argument("--only", default="", help="measure only servers whose name contains this")
+    parser.add_argument("--only", default="", help="measure only servers whose name begins with this")
+    parser.add_argument("--soak", type=float, default=20, metavar="MINUTES", help="how long the soak takes; 0: none")
     parser.add_argument("--write", action="store_true", help="write docs/benchmarks.md and its pictures")
     options = parser.parse_args()
     session().start()
@@ -124,11 +188,16 @@ def main() -> None:
     try:
         with tempfile.TemporaryDirectory() as folder:
             programs = Programs(Path(folder))
+            client = LoadClient(programs.load)
             print(report.machine)
             for name, start in everyone(programs):
-                if options.only in name:
+                if name.startswith(options.only):
                     with start() as peer:
-                        measure(programs, peer, report)
+                        Measuring(client, peer, report).all()
+            if not options.only:
+                many.measure(client, programs.peer_go, report)
+                if options.soak:
+                    soak.measure(client, report, options.soak * 60)
     finally:
         session().stop()
     if options.write:

@@ -19,23 +19,30 @@ class Posted:
     rate: float
 
 
-def post(server: Processes, port: int, path: str, headers: dict[str, str], body: str, *, requests: int) -> Posted:
+def post(
+    server: Processes,
+    port: int,
+    path: str,
+    headers: dict[str, str],
+    body: str,
+    *,
+    requests: int,
+    connections: int = CONNECTIONS,
+) -> Posted:
     """Send a request over and over, on all connections at once, and wait for each answer."""
     head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     request = (
         f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
         f"Content-Length: {len(body)}\r\n{head}\r\n{body}"
     ).encode()
-    # Once beforehand, so that nothing is made for the first time.
-    asyncio.run(_on_all(port, request, 10))
     before, began = server.cpu(), time.perf_counter()
-    asyncio.run(_on_all(port, request, requests // CONNECTIONS))
-    count = requests // CONNECTIONS * CONNECTIONS
+    asyncio.run(_on_all(port, request, connections, requests // connections))
+    count = requests // connections * connections
     return Posted((server.cpu() - before) / count * 1e6, count / (time.perf_counter() - began))
 
 
-async def _on_all(port: int, request: bytes, each: int) -> None:
-    await asyncio.gather(*(_on_one(port, request, each) for _ in range(CONNECTIONS)))
+async def _on_all(port: int, request: bytes, connections: int, each: int) -> None:
+    await asyncio.gather(*(_on_one(port, request, each) for _ in range(connections)))
 
 
 async def _on_one(port: int, request: bytes, count: int) -> None:

@@ -1,29 +1,74 @@
 """
 People and conversations for a measurement, made in bulk; run inside a deployment by ``manage.py shell``.
 
-Prints one JSON object: tokens, the id of a group of everyone, and for each person that of a group of their own and of a
-direct conversation with somebody.
+Each function prints one JSON object: what the load client has to say.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from datetime import timedelta
 from uuid import UUID
 
 from django.utils import timezone
 
+from models import channels, streams
 from models.conversation import Conversation, Member
 from models.device import Device, Session
 from models.ids import new_id
-from models.stream import Stream
+from models.queries.streams import read_positions
 from models.user import User
 from server import wiring
 
+from .said import CONVERSATIONS, NEIGHBOURS
+
 
 def make(people: int, in_group: int) -> str:
-    """Make that many people, each alone in a group of one; the first ``in_group`` share one group."""
-    users = User.objects.bulk_create([User(name=f"Person {n}", password="!") for n in range(people)])
+    """
+    Make that many people, each alone in a group of one, in a direct conversation, and in a group of all.
+
+    The first ``in_group`` share another group.
+    """
+    users, tokens = _people(people)
+    return json.dumps(
+        {
+            "tokens": tokens,
+            "shared": str(_group(users[:in_group]).id),
+            "everyone": str(_group(users).id),
+            "own": [str(_group([user]).id) for user in users],
+            "pairs": [str(id) for pair in zip(users[::2], users[1::2], strict=False) for id in [_pair(*pair)] * 2],
+        }
+    )
+
+
+def make_returning(people: int) -> str:
+    """Make people with twenty groups each, who know where they left off in all of them: at the beginning."""
+    users, tokens = _people(people)
+    connects: list[str] = []
+    sends: list[str] = []
+    for number in range(0, people, NEIGHBOURS):
+        groups = [_group(users[number : number + NEIGHBOURS]) for _ in range(CONVERSATIONS)]
+        positions = read_positions(group.channel for group in groups)
+        subs = {
+            name: {"recover": True, "epoch": position.epoch, "offset": position.top}
+            for name, position in positions.items()
+        }
+        for token in tokens[number : number + NEIGHBOURS]:
+            connects.append(json.dumps({"id": 1, "connect": {"token": token, "subs": subs}}))
+        # The first of them write one message in each.
+        sends += [str(group.id) for group in groups]
+    writers = [n for number in range(0, people, NEIGHBOURS) for n in range(number, number + CONVERSATIONS)]
+    return json.dumps({"connects": connects, "writers": writers, "conversations": sends})
+
+
+def make_tokens(people: int) -> str:
+    """Make people who have nothing but a session."""
+    return json.dumps({"tokens": _people(people)[1]})
+
+
+def _people(count: int) -> tuple[list[User], list[str]]:
+    users = User.objects.bulk_create([User(name=f"Person {n}", password="!") for n in range(count)])
     devices = Device.objects.bulk_create([Device(user=user) for user in users])
     expires_at = timezone.now() + timedelta(days=1)
     sessions = Session.objects.bulk_create(
@@ -32,31 +77,24 @@ def make(people: int, in_group: int) -> str:
             for user, device in zip(users, devices, strict=True)
         ]
     )
+    # Each has a stream from registration on.
+    streams.create(*(channels.personal(user.id) for user in users))
     tokens = wiring.access_tokens()
-    return json.dumps(
-        {
-            "tokens": [tokens.make(user=s.user_id, session=s.id, device=s.device_id) for s in sessions],
-            "shared": str(_group(users[:in_group])),
-            "own": [str(_group([user])) for user in users],
-            "pairs": [str(id) for pair in zip(users[::2], users[1::2], strict=False) for id in [_pair(*pair)] * 2],
-        }
-    )
+    return users, [tokens.make(user=s.user_id, session=s.id, device=s.device_id) for s in sessions]
 
 
-def _group(users: list[User]) -> UUID:
+def _group(users: Sequence[User]) -> Conversation:
     return _filled(Conversation(id=new_id(), kind="group", title="bench", member_count=len(users)), users)
 
 
 def _pair(one: User, other: User) -> UUID:
     low, high = sorted((one.id, other.id))
     direct = Conversation(id=new_id(), kind="direct", direct_low=low, direct_high=high, member_count=2)
-    return _filled(direct, [one, other])
+    return _filled(direct, [one, other]).id
 
 
-def _filled(conversation: Conversation, users: list[User]) -> UUID:
+def _filled(conversation: Conversation, users: Sequence[User]) -> Conversation:
     conversation.save(force_insert=True)
-    Stream.objects.create(
-        id=conversation.id, kind=Stream.Kind.CONVERSATION, channel=conversation.channel, epoch="benchmark"
-    )
+    streams.create(conversation.channel)
     Member.objects.bulk_create([Member(conversation=conversation, user=user) for user in users])
-    return conversation.id
+    return conversation

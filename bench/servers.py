@@ -6,31 +6,44 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
+
+import jwt
 
 from server.embedded import free_port
 from tests.servers import Deployment
 
+from .said import ANSWERED, CONVERSATIONS, NEIGHBOURS, NUMBER, Said, in_protobuf
 from .tools import Processes, accepts, wait_until
 
 API_KEY = "a-key-for-the-benchmark-only-0123456789"
 # Publications in one request.
 BATCH = 100
 ROOT = Path(__file__).resolve().parent.parent
-# Seven places that the load client fills with a number of its own, so that no two messages are repeats.
-NUMBER = "@@@@@@@"
+PEER_NODE = ROOT / "bench" / "peer-node"
+# What the Go peer's tokens are signed with; it stands there too.
+SECRET = "a-secret-for-the-benchmark-only-0123456789"
+FAR_AWAY = 4_000_000_000
 
+PROTOBUF = {"PROTOBUF": "1"}
+DEFLATE = {"HEADERS": "Sec-WebSocket-Extensions: permessage-deflate\r\n"}
 
-# What a client says first, what it says under load, and what to count in the answers.
-Said = tuple[Sequence[str], Sequence[str], str]
+# A request of a backend: path, headers, body.
+Request = tuple[str, dict[str, str], str]
 
 
 @dataclass
 class Peer:
-    """One server under load, and the conversation it understands."""
+    """
+    One server under load, and the conversation it understands; what it cannot do is None.
+
+    ``client`` is for the load client. ``live`` is a channel without history; ``returning`` are people with twenty
+    subscriptions and a position in each, and ``missed`` has something said in all of those.
+    """
 
     name: str
     port: int
@@ -38,98 +51,232 @@ class Peer:
     processes: Processes
     fan_out: Said
     rpc: Said
+    everyone: Said | None = None
     durable: Said | None = None
-    # The same in a channel that keeps nothing, among those in the group; in direct conversations, everyone at once.
     live: Said | None = None
     pairs: Said | None = None
-    # Where and how a backend publishes: path, headers, body.
-    publish: tuple[str, dict[str, str], str] | None = None
-    batch: tuple[str, dict[str, str], str] | None = None
-    connect: Sequence[str] = ()
+    publish: Request | None = None
+    batch: Request | None = None
+    connect: Said | None = None
+    returning: Said | None = None
+    missed: Said | Sequence[Request] | None = None
+    # Where those are served, if not with the others.
+    keeping: tuple[int, Processes] | None = None
+    client: Mapping[str, str] = field(default_factory=dict)
     database: Processes | None = None
+
+    def to_everyone(self) -> Said:
+        """As ``fan_out``, for as many connections as there are."""
+        return self.everyone or self.fan_out
+
+
+class Roost:
+    """Our own web processes, with a PostgreSQL and a Valkey of their own."""
+
+    def __init__(self, lane: str = "picows", webs: int = 1, **settings: str) -> None:
+        # The limits are for people; a load client is a thousand of them on one connection.
+        namespaces = {"live": {"allow_subscribe_for_client": True, "allow_publish_for_client": True}}
+        environment = {
+            "ROOST_SOCKET_LANE": lane,
+            "ROOST_COMMANDS_PER_SECOND": "1000000",
+            "ROOST_NAMESPACES": json.dumps(namespaces),
+            "ROOST_API_KEY": API_KEY,
+            **settings,
+        }
+        self.deployment = Deployment(webs=webs, own_postgres=True, environment=environment)
+
+    def __enter__(self) -> Roost:
+        self.deployment.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.deployment.__exit__(*error)
+
+    def make(self, what: str) -> Any:
+        """Make people, by a function of ``bench.seed``."""
+        code = f"from bench.seed import *; print({what})"
+        return json.loads(self.deployment.manage("shell", "--verbosity", "0", "--command", code).splitlines()[-1])
+
+    def processes(self, *webs: int) -> Processes:
+        """Some web processes, or all."""
+        return Processes([self.deployment.webs[number].pid for number in webs or range(len(self.deployment.webs))])
+
+    def port(self, web: int = 0) -> int:
+        return self.deployment.webs[web].port
+
+    @property
+    def database(self) -> Processes:
+        assert self.deployment.postgres
+        assert self.deployment.postgres.child
+        return Processes([self.deployment.postgres.child.pid])
 
 
 @contextmanager
 def roost(name: str, people: int, in_group: int, lane: str = "picows") -> Iterator[Peer]:
-    """Our own web process, with PostgreSQL and Valkey of its own."""
-    # The limits are for people; a load client is a thousand of them on one connection.
-    namespaces = {"live": {"allow_subscribe_for_client": True, "allow_publish_for_client": True}}
-    environment = {
-        "ROOST_SOCKET_LANE": lane,
-        "ROOST_COMMANDS_PER_SECOND": "1000000",
-        "ROOST_NAMESPACES": json.dumps(namespaces),
-        "ROOST_API_KEY": API_KEY,
-    }
-    with Deployment(webs=1, own_postgres=True, environment=environment) as deployment:
-        code = f"from bench.seed import make; print(make({people}, {in_group}))"
-        seeded = json.loads(deployment.manage("shell", "--verbosity", "0", "--command", code).strip().splitlines()[-1])
-        web = deployment.webs[0]
-        assert deployment.postgres
-        assert deployment.postgres.child
-        connects = [json.dumps({"id": 1, "connect": {"token": token}}) for token in seeded["tokens"]]
-        subscribe = '{"id":2,"subscribe":{"channel":"live:room"}}'
-        key = {"X-API-Key": API_KEY}
-        publication = {"channel": "live:api", "data": {"text": "x" * 200}}
+    """One web process of ours."""
+    with Roost(lane) as server:
+        yield _roost_peer(server, name, people, in_group)
+
+
+@contextmanager
+def roost_protobuf(name: str, people: int, in_group: int) -> Iterator[Peer]:
+    """The same with clients that speak Protobuf."""
+    with Roost() as server:
+        peer = _roost_peer(server, name, people, in_group)
+        peer = replace(peer, client=PROTOBUF, publish=None, batch=None)
+        for work in ("fan_out", "rpc", "everyone", "durable", "live", "pairs", "connect", "returning", "missed"):
+            setattr(peer, work, in_protobuf(getattr(peer, work)))
+        yield peer
+
+
+@contextmanager
+def roost_deflate(name: str, people: int, in_group: int) -> Iterator[Peer]:
+    """The same with clients that take compressed messages: what is in them is not looked at, so frames are counted."""
+    with Roost(ROOST_COMPRESS_WEBSOCKETS="true") as server:
+        peer = _roost_peer(server, name, people, in_group)
         yield Peer(
             name=name,
-            port=web.port,
-            path="/connection/websocket",
-            processes=Processes([web.pid]),
-            fan_out=(connects, [_send(seeded["shared"])], '"message.sent"'),
-            rpc=(connects, ['{"id":3,"rpc":{"method":"ping","data":{"text":"%s"}}}'], '"id":3'),
-            durable=(connects, [_send(own) for own in seeded["own"]], '"id":3'),
-            live=(
-                [f"{connect}\t{subscribe}" for connect in connects],
-                ['{"id":3,"publish":{"channel":"live:room","data":{"text":"%s"}}}'],
-                '"pub":{',
-            ),
-            pairs=(connects, [_send(pair) for pair in seeded["pairs"]], '"id":3'),
-            publish=("/api/publish", key, json.dumps(publication)),
-            batch=("/api/batch", key, json.dumps({"commands": [{"publish": publication}] * BATCH})),
-            connect=connects,
-            database=Processes([deployment.postgres.child.pid]),
+            port=peer.port,
+            path=peer.path,
+            processes=peer.processes,
+            fan_out=peer.fan_out._replace(mark=""),
+            rpc=peer.rpc._replace(mark=""),
+            live=peer.live and peer.live._replace(mark=""),
+            client=DEFLATE,
         )
 
 
-def _send(conversation: str) -> str:
+def _roost_peer(server: Roost, name: str, people: int, in_group: int) -> Peer:
+    seeded, returning = server.make(f"make({people}, {in_group})"), server.make(f"make_returning({people})")
+    web = server.deployment.webs[0]
+    connects = [connect(token) for token in seeded["tokens"]]
+    subscribe = '{"id":2,"subscribe":{"channel":"live:room"}}'
+    key = {"X-API-Key": API_KEY}
+    publication = {"channel": "live:api", "data": {"text": "x" * 200}}
+    writers = [returning["connects"][number] for number in returning["writers"]]
+    return Peer(
+        name=name,
+        port=web.port,
+        path="/connection/websocket",
+        processes=server.processes(),
+        fan_out=Said(connects, [send(seeded["shared"])], '"message.sent"'),
+        everyone=Said(connects, [send(seeded["everyone"])], '"message.sent"'),
+        rpc=Said(connects, ['{"id":3,"rpc":{"method":"ping","data":{"text":"%s"}}}'], ANSWERED),
+        durable=Said(connects, [send(own) for own in seeded["own"]], ANSWERED),
+        live=Said(
+            [f"{connect}\t{subscribe}" for connect in connects],
+            ['{"id":3,"publish":{"channel":"live:room","data":{"text":"%s"}}}'],
+            '"pub":{',
+        ),
+        pairs=Said(connects, [send(pair) for pair in seeded["pairs"]], ANSWERED),
+        publish=("/api/publish", key, json.dumps(publication)),
+        batch=("/api/batch", key, json.dumps({"commands": [{"publish": publication}] * BATCH})),
+        connect=Said(connects, [], ""),
+        returning=Said(returning["connects"], [], ""),
+        missed=Said(writers, [send(id) for id in returning["conversations"]], ANSWERED),
+        database=server.database,
+    )
+
+
+def connect(token: str) -> str:
+    """What a client with this token says first."""
+    return json.dumps({"id": 1, "connect": {"token": token}})
+
+
+def send(conversation: str) -> str:
+    """What somebody says who sends a message."""
     data = {"conversation": conversation, "client_id": f"bench-{NUMBER}", "text": "%s"}
     return json.dumps({"id": 3, "rpc": {"method": "message.send", "data": data}}, separators=(",", ":"))
 
 
 @contextmanager
-def peer_go(program: Path) -> Iterator[Peer]:
-    """A server on the Go library of the same protocol; nothing is stored and nobody is asked for a token."""
+def peer_go(program: Path, people: int) -> Iterator[Peer]:
+    """A server on the Go library of the same protocol; nothing is stored, and history is kept in memory where asked."""
     connect = '{"id":1,"connect":{}}'
     subscribe = '{"id":2,"subscribe":{"channel":"room"}}'
-    with _process("Go", [str(program), "-port", "{port}"]) as (port, processes):
+    joined = [f"{connect}\t{subscribe}"]
+    publication = {"data": {"text": "x" * 200}}
+    command = [str(program), "-port", "{port}", "-history"]
+    with _process("Go", [*command, "0"]) as (port, processes), _process("Go", [*command, "100"]) as (second, keeping):
         yield Peer(
             name="Go peer",
             port=port,
             path="/connection/websocket",
             processes=processes,
-            fan_out=(
-                [f"{connect}\t{subscribe}"],
-                ['{"id":3,"publish":{"channel":"room","data":{"text":"%s"}}}'],
-                '"pub":{',
-            ),
-            rpc=([connect], ['{"id":3,"rpc":{"method":"ping","data":{"text":"%s"}}}'], '"id":3'),
-            publish=("/api/publish", {}, json.dumps({"channel": "api", "data": {"text": "x" * 200}})),
-            connect=[f"{connect}\t{subscribe}"],
+            fan_out=Said(joined, ['{"id":3,"publish":{"channel":"room","data":{"text":"%s"}}}'], '"pub":{'),
+            rpc=Said([connect], ['{"id":3,"rpc":{"method":"ping","data":{"text":"%s"}}}'], ANSWERED),
+            publish=("/api/publish", {}, json.dumps({"channel": "api", **publication})),
+            connect=Said(joined, [], ""),
+            returning=Said([_go_return(number) for number in range(people)], [], ""),
+            missed=[
+                ("/api/publish", {}, json.dumps({"channel": channel, **publication}))
+                for number in range(0, people, NEIGHBOURS)
+                for channel in _go_channels(number)
+            ],
+            keeping=(second, keeping),
+        )
+
+
+def _go_channels(number: int) -> list[str]:
+    return [f"room-{number // NEIGHBOURS}-{each}" for each in range(CONVERSATIONS)]
+
+
+def _go_return(number: int) -> str:
+    names = _go_channels(number)
+    token = jwt.encode({"sub": f"person-{number}", "exp": FAR_AWAY, "channels": names}, SECRET, "HS256")
+    subs = {name: {"recover": True, "epoch": "", "offset": 0} for name in names}
+    return json.dumps({"id": 1, "connect": {"token": token, "subs": subs}})
+
+
+@contextmanager
+def tutorial(redis_url: str, server: str) -> Iterator[Peer]:
+    """The Channels tutorial's consumer on plain Daphne, or on uvicorn."""
+    words = {
+        "Daphne": ["daphne", "-v", "0", "-p", "{port}", "bench.tutorial:application"],
+        "uvicorn": ["uvicorn", "--log-level", "warning", "--lifespan", "off", "--port", "{port}", "--ws", "websockets",
+                    "--ws-per-message-deflate", "false", "bench.tutorial:application"],
+    }[server]  # fmt: skip
+    command = [str(Path(sys.executable).with_name(words[0])), *words[1:]]
+    with _process(server, command, {"REDIS_URL": redis_url}) as (port, processes):
+        yield Peer(
+            name=f"Channels on {server}",
+            port=port,
+            path="/room",
+            processes=processes,
+            fan_out=Said([], ['{"text":"%s"}'], '"text"'),
+            rpc=Said([], ['{"echo":"%s"}'], '"echo"'),
+            connect=Said([], [], ""),
         )
 
 
 @contextmanager
-def tutorial(redis_url: str) -> Iterator[Peer]:
-    """The Channels tutorial's consumer on plain Daphne."""
-    command = [str(Path(sys.executable).with_name("daphne")), "-v", "0", "-p", "{port}", "bench.tutorial:application"]
-    with _process("Daphne", command, {"REDIS_URL": redis_url}) as (port, processes):
+def node_ws() -> Iterator[Peer]:
+    """A broadcast on ``ws``, the usual websocket library of Node."""
+    with _process("Node", ["node", str(PEER_NODE / "ws.js"), "{port}"]) as (port, processes):
         yield Peer(
-            name="Channels tutorial",
+            name="Node ws",
             port=port,
-            path="/room",
+            path="/",
             processes=processes,
-            fan_out=([], ['{"text":"%s"}'], '"text"'),
-            rpc=([], ['{"echo":"%s"}'], '"echo"'),
+            fan_out=Said([], ['{"text":"%s"}'], '"text"'),
+            rpc=Said([], ['{"echo":"%s"}'], '"echo"'),
+            connect=Said([], [], ""),
+        )
+
+
+@contextmanager
+def socket_io() -> Iterator[Peer]:
+    """A broadcast on Socket.IO, over websockets; packets as its protocol has them."""
+    with _process("Socket.IO", ["node", str(PEER_NODE / "socketio.js"), "{port}"]) as (port, processes):
+        # Its handshake's answer comes by itself, and then the answer to this.
+        yield Peer(
+            name="Socket.IO",
+            port=port,
+            path="/socket.io/?EIO=4&transport=websocket",
+            processes=processes,
+            fan_out=Said(["40"], ['42["say",{"text":"%s"}]'], '"text"'),
+            rpc=Said(["40"], ['42["echo",{"text":"%s"}]'], '"text"'),
+            connect=Said(["40"], [], ""),
         )
 
 
@@ -137,8 +284,10 @@ def tutorial(redis_url: str) -> Iterator[Peer]:
 def floor(program: Path) -> Iterator[Peer]:
     """A C loop that does nothing but ``send()``."""
     with _process("floor", [str(program), "{port}"]) as (port, processes):
-        said: Said = ([], ['{"text":"%s"}'], '"text"')
-        yield Peer(name="C floor", port=port, path="/", processes=processes, fan_out=said, rpc=said)
+        said = Said([], ['{"text":"%s"}'], '"text"')
+        yield Peer(
+            name="C floor", port=port, path="/", processes=processes, fan_out=said, rpc=said, connect=Said([], [], "")
+        )
 
 
 @contextmanager

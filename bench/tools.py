@@ -8,11 +8,14 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+
+from .said import PAYLOAD_BYTES, Said
 
 HERE = Path(__file__).resolve().parent
 SETTLE_SECONDS = 0.5
@@ -86,75 +89,94 @@ class Processes:
         return sum(process.memory_info().rss for process in self._all())
 
 
-def run_load(
-    program: Path,
-    server: Processes,
-    *,
-    port: int,
-    path: str,
-    connections: int,
-    sends: int,
-    in_flight: int = 1,
-    payload: int = 200,
-    mark: str,
-    send: Sequence[str],
-    init: Sequence[str] = (),
-    echo: bool = False,
-    database: Processes | None = None,
-) -> Run:
-    """Run the load client once, and take the servers' CPU between its START and its end."""
-    with tempfile.TemporaryDirectory() as folder:
-        environment = {**os.environ, "MARK": mark, "SEND_FILE": _lines(folder, "send", send)}
-        if init:
-            environment["INIT_FILE"] = _lines(folder, "init", init)
-        if echo:
-            environment["ECHO"] = "1"
-        words = [str(program), str(port), path, str(connections), str(sends), str(in_flight), str(payload)]
-        with subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True) as client:
-            assert client.stdout
-            if client.stdout.readline().strip() != "START":
-                raise RuntimeError(f"the load client did not start: {words}")
+@dataclass(frozen=True)
+class Held:
+    """What connections cost: CPU for each in ms and memory in KB; being idle, for all of them, the share of a core."""
+
+    cpu_ms: float
+    memory_kb: float
+    idle_cpu: float
+
+
+class LoadClient:
+    """Runs the load client; what each option means stands at the head of ``load.c``."""
+
+    def __init__(self, program: Path) -> None:
+        self._program = program
+
+    def run(
+        self,
+        server: Processes,
+        said: Said,
+        *,
+        port: int,
+        path: str,
+        connections: int,
+        sends: int = 1,
+        in_flight: int = 1,
+        database: Processes | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> Run:
+        """Run it once, and take the servers' CPU between its START and its end."""
+        words = [str(port), path, str(connections), str(sends), str(in_flight), str(PAYLOAD_BYTES)]
+        with self._started(words, said, environment or {}) as client:
             before, database_before = server.cpu(), database.cpu() if database else 0.0
+            assert client.stdout
             answer = client.stdout.readline()
             cpu = server.cpu() - before
             database_cpu = database.cpu() - database_before if database else 0.0
         if client.returncode or not answer:
             raise RuntimeError(f"the load client failed: {words}")
-    figures = dict(word.split("=") for word in answer.split())
-    return Run(
-        count=int(figures["count"]),
-        seconds=float(figures["seconds"]),
-        p50_ms=float(figures["p50_ms"]),
-        p99_ms=float(figures["p99_ms"]),
-        cpu=cpu,
-        database_cpu=database_cpu,
-    )
+        figures = dict(word.split("=") for word in answer.split())
+        return Run(
+            count=int(figures["count"]),
+            seconds=float(figures["seconds"]),
+            p50_ms=float(figures["p50_ms"]),
+            p99_ms=float(figures["p99_ms"]),
+            cpu=cpu,
+            database_cpu=database_cpu,
+        )
 
-
-@dataclass(frozen=True)
-class Held:
-    """What connections cost that only connect: CPU for each in ms, memory in KB."""
-
-    cpu_ms: float
-    memory_kb: float
-
-
-def hold(program: Path, server: Processes, *, port: int, path: str, connections: int, init: Sequence[str] = ()) -> Held:
-    """Open connections, hold them for a moment, and take what they cost."""
-    with tempfile.TemporaryDirectory() as folder:
-        environment = {**os.environ, "HOLD": "2"}
-        if init:
-            environment["INIT_FILE"] = _lines(folder, "init", init)
-        words = [str(program), str(port), path, str(connections), "1", "1", "10"]
+    def hold(
+        self,
+        server: Processes,
+        said: Said,
+        *,
+        port: int,
+        path: str,
+        connections: int,
+        idle_seconds: float = 0.0,
+        environment: Mapping[str, str] | None = None,
+    ) -> Held:
+        """Open connections and take what they cost; with ``idle_seconds``, what holding them costs from then on."""
+        told = {"HOLD": str(idle_seconds + 2), **(environment or {})}
         cpu, memory = server.cpu(), server.memory()
-        with subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True) as client:
-            assert client.stdout
-            if client.stdout.readline().strip() != "START":
-                raise RuntimeError(f"the load client did not start: {words}")
+        with self._started([str(port), path, str(connections), "1", "1", "10"], said, told) as client:
             time.sleep(SETTLE_SECONDS)
-            held = Held((server.cpu() - cpu) / connections * 1e3, (server.memory() - memory) / connections / 1024)
+            opened = server.cpu()
+            memory = server.memory() - memory
+            time.sleep(idle_seconds)
+            idle_cpu = (server.cpu() - opened) / idle_seconds if idle_seconds else 0.0
             client.wait()
-    return held
+        return Held((opened - cpu) / connections * 1e3, memory / connections / 1024, idle_cpu)
+
+    @contextmanager
+    def _started(
+        self, words: Sequence[str], said: Said, environment: Mapping[str, str]
+    ) -> Iterator[subprocess.Popen[str]]:
+        """Start it, and wait until it says START."""
+        with tempfile.TemporaryDirectory() as folder:
+            told = {**os.environ, "MARK": said.mark, **environment}
+            if said.send:
+                told["SEND_FILE"] = _lines(folder, "send", said.send)
+            if said.init:
+                told["INIT_FILE"] = _lines(folder, "init", said.init)
+            command = [str(self._program), *words]
+            with subprocess.Popen(command, env=told, stdout=subprocess.PIPE, text=True) as client:
+                assert client.stdout
+                if client.stdout.readline().strip() != "START":
+                    raise RuntimeError(f"the load client did not start: {words}")
+                yield client
 
 
 def _lines(folder: str, name: str, lines: Sequence[str]) -> str:
