@@ -28,6 +28,7 @@ from .extensions import Call, Client, Connecting, Extensions, Publishing
 from .identity import Identity
 from .info import Info
 from .namespaces import Namespace, Namespaces, is_chat
+from .openings import Opening
 from .outcomes import Refused, log_failure, outcome
 from .presence import Presence
 from .protocol import messages
@@ -36,7 +37,7 @@ from .protocol.codes import Disconnect, ErrorCode
 from .protocol.messages import ConnectResult, HistoryResult, Raw, RefreshResult, Reply, SubscribeResult
 from .relay import Relay
 from .rpc import Content, Method
-from .subscriptions import ATTEMPTS, MAX_CHANNEL_BYTES, Opening, Place, Subscriptions, life
+from .subscriptions import ATTEMPTS, MAX_CHANNEL_BYTES, Place, Subscriptions, life
 from .views import RAW_KIND, to_wire
 
 log = logging.getLogger(__name__)

@@ -9,19 +9,16 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 from uuid import UUID
 
 import msgspec
 
 from models import channels, limits, tasks
-from models.errors import SessionRevoked, TokenExpired, TokenInvalid, Unavailable
+from models.errors import TokenExpired, TokenInvalid, Unavailable
 from models.events import Publication
-from models.operations import devices, users
-from models.queries import admission
-from models.queries import streams as stream_queries
-from models.queries.streams import ConnectSnapshot, Position, Recovered
+from models.queries.streams import Position, Recovered
 
 from .authentication import Authenticator, WrongToken
 from .connection import Connection, State, Subscription
@@ -31,6 +28,7 @@ from .hub import JOIN, LEAVE, Channel, Hub
 from .identity import NEVER, Grant, Identity
 from .info import Info
 from .namespaces import Namespace, Namespaces, is_chat
+from .openings import NOWHERE, Beginning, Opening, Openings, Snapshot, read_chat, read_stream
 from .outcomes import Refused, log_failure, outcome
 from .presence import Presence
 from .protocol import messages
@@ -56,13 +54,6 @@ EXPIRY_GRACE_SECONDS = 25.0
 Run = Callable[..., Awaitable[Any]]
 
 
-class Snapshot(NamedTuple):
-    """One channel as it was read."""
-
-    position: Position
-    missed: list[Publication] | None
-
-
 class Place(NamedTuple):
     """Where a connection can be attached right now, and what it has to be given before."""
 
@@ -71,14 +62,6 @@ class Place(NamedTuple):
     missed: list[Publication]
     terms: Terms
     view: View | None
-
-
-class Opening(NamedTuple):
-    """What a new connection begins with; ``chat`` is None for those who are nobody in the chat."""
-
-    identity: Identity
-    chat: ConnectSnapshot | None
-    granted: dict[str, tuple[Terms, Snapshot, bool]]
 
 
 class Subscriptions:
@@ -102,6 +85,7 @@ class Subscriptions:
         self._presence = presence
         self._extensions = extensions
         self._is_insecure = is_insecure
+        self._openings = Openings(run)
         self.relay: Relay
         self._tasks = tasks.Group()
         hub.effects.update(
@@ -126,7 +110,7 @@ class Subscriptions:
         """
         if len(identity.channels) > MAX_CHANNELS:
             raise Refused(Disconnect.CHANNEL_LIMIT)
-        chat_positions = {name: (r.offset, r.epoch) for name, r in request.subs.items() if r.recover and is_chat(name)}
+        positions = {name: (r.offset, r.epoch) for name, r in request.subs.items() if r.recover and is_chat(name)}
         granted: dict[str, tuple[Terms, SubscribeRequest]] = {}
         for name, grant in identity.channels.items():
             namespace = self._namespaces.find(name)
@@ -134,10 +118,7 @@ class Subscriptions:
             if namespace is not None and not is_chat(name):
                 asked = request.subs.get(name, SubscribeRequest())
                 granted[name] = make_terms(namespace, SubscribeRequest(recoverable=True, positioned=True), grant), asked
-        if identity.person is not None or identity.external_id or any(t.keeps_history for t, _ in granted.values()):
-            opening: Opening = await self._run(_begin, identity, chat_positions, granted, bytes(request.data))
-            return opening
-        return Opening(identity, None, {name: (terms, NOWHERE, False) for name, (terms, _) in granted.items()})
+        return await self._openings.read(Beginning(identity, positions, granted, bytes(request.data)))
 
     def attach_all(
         self, connection: Connection, opening: Opening
@@ -152,7 +133,7 @@ class Subscriptions:
         """
         results: dict[str, SubscribeResult] = {}
         places: list[Place] = []
-        for name, terms, position, recovered in _openings(opening):
+        for name, terms, position, recovered in _channels(opening):
             place = self._place(name, position, terms)
             if place is None:
                 self.release(places)
@@ -356,9 +337,9 @@ class Subscriptions:
             channel = self._hub.channels.get(name)
             if channel is not None and since is None:
                 return Snapshot(Position(channel.epoch, channel.top), None)
-            found: Snapshot = await self._run(_read_stream, name, since, terms.is_cache)
+            found: Snapshot = await self._run(read_stream, name, since, terms.is_cache)
             return found
-        snapshot: Snapshot | None = await self._run(_read, connection.user, name, since)
+        snapshot: Snapshot | None = await self._run(read_chat, connection.user, name, since)
         if snapshot is None:
             raise Refused(ErrorCode.PERMISSION_DENIED)
         return snapshot
@@ -596,7 +577,7 @@ class Subscriptions:
 
     async def _join(self, user: UUID, name: str) -> None:
         for _ in range(ATTEMPTS):
-            snapshot: Snapshot | None = await self._run(_read, user, name, None)
+            snapshot: Snapshot | None = await self._run(read_chat, user, name, None)
             if snapshot is None:
                 return
             place = self._place(name, snapshot.position, CHAT)
@@ -625,13 +606,10 @@ class Subscriptions:
     async def stop(self) -> None:
         """Give up what is still under way."""
         await self._tasks.end()
+        await self._openings.stop()
 
 
-# Where a channel is that keeps no history.
-NOWHERE = Snapshot(Position("", 0), None)
-
-
-def _openings(opening: Opening) -> list[tuple[str, Terms, Position, Recovered | None]]:
+def _channels(opening: Opening) -> list[tuple[str, Terms, Position, Recovered | None]]:
     """All channels that a connection begins with."""
     found: list[tuple[str, Terms, Position, Recovered | None]] = []
     chat = opening.chat
@@ -685,83 +663,3 @@ def life(expires_at: float) -> tuple[bool, int]:
 
 def _used_at(channel: Channel) -> float:
     return channel.used_at
-
-
-# --- in a thread
-
-
-def _begin(
-    identity: Identity,
-    positions: dict[str, tuple[int, str]],
-    granted: Mapping[str, tuple[Terms, SubscribeRequest]],
-    data: bytes,
-) -> Opening:
-    identity = _known(identity, data)
-    chat = None
-    if identity.person is not None:
-        chat = stream_queries.connect_snapshot(identity.person, positions)
-    found: dict[str, tuple[Terms, Snapshot, bool]] = {}
-    for name, (terms, asked) in granted.items():
-        since = (asked.offset, asked.epoch) if asked.recover and terms.is_recoverable else None
-        snapshot = _read_stream(name, since, terms.is_cache) if terms.keeps_history else NOWHERE
-        found[name] = terms, snapshot, since is not None
-    return Opening(identity, chat, found)
-
-
-class _DeviceDetails(msgspec.Struct):
-    install_id: str = ""
-    platform: str = ""
-    name: str = ""
-
-
-class _ConnectData(msgspec.Struct):
-    """What an app may say when it connects."""
-
-    device: _DeviceDetails | None = None
-
-
-def _known(identity: Identity, data: bytes) -> Identity:
-    """
-    Find the chat's user of an identity, made if the app's own backend vouches for it.
-
-    Raises:
-        SessionRevoked: the session has ended, or the user may not be here any more.
-    """
-    if identity.session is not None:
-        assert identity.person is not None
-        if not admission.is_session_alive(user_id=identity.person, session_id=identity.session):
-            raise SessionRevoked
-    if identity.external_id is None:
-        return identity
-    person = users.ensure_external(external_id=identity.external_id)
-    if person is None:
-        raise SessionRevoked
-    try:
-        details = msgspec.json.decode(data, type=_ConnectData).device if data else None
-    except msgspec.MsgspecError:
-        details = None
-    device = None
-    if details is not None and details.install_id:
-        device = devices.ensure(user_id=person, **msgspec.structs.asdict(details))
-    return msgspec.structs.replace(identity, person=person, device=device)
-
-
-def _read(user: UUID, name: str, since: tuple[int, str] | None) -> Snapshot | None:
-    floor = admission.floor(user_id=user, channel=name) if user is not None else None
-    if floor is None:
-        return None
-    if since is None:
-        position = stream_queries.read_positions([name]).get(name)
-        return position and Snapshot(position, None)
-    found = stream_queries.recover([(name, *since)], floors={name: floor}).get(name)
-    return found and Snapshot(found.position, found.publications)
-
-
-def _read_stream(name: str, since: tuple[int, str] | None, is_cache: bool) -> Snapshot:
-    """Read a channel of a namespace; with ``is_cache`` the newest publication is all that is wanted."""
-    if since is None:
-        return Snapshot(stream_queries.read_positions([name])[name], None)
-    if is_cache:
-        return Snapshot(*stream_queries.newest(name, since))
-    found = stream_queries.recover([(name, *since)])[name]
-    return Snapshot(found.position, found.publications)

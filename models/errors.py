@@ -77,6 +77,10 @@ class Unavailable(DomainError):
     retry_after = 1.0
 
 
+class TooBusy(Unavailable):
+    """Too many calls are waiting for the database."""
+
+
 # --- input
 
 

@@ -17,7 +17,7 @@ from typing import Any, ParamSpec, TypeVar
 from django.conf import settings
 from django.db import InterfaceError, OperationalError, close_old_connections, connection
 
-from .errors import Unavailable
+from .errors import TooBusy
 
 Args = ParamSpec("Args")
 Value = TypeVar("Value")
@@ -25,10 +25,6 @@ Value = TypeVar("Value")
 # Calls that may wait per thread. At a few milliseconds each that is well below the time-out of any client; more would
 # only make everyone late.
 _WAITING_PER_THREAD = 250
-
-
-class TooBusy(Unavailable):
-    """Too many calls are waiting for the database."""
 
 
 async def run(function: Callable[Args, Value], *args: Args.args, **kwargs: Args.kwargs) -> Value:

@@ -18,6 +18,8 @@ from .picows_lane import Application
 
 # Backends keep their connections; proxies give them up after a minute at most.
 KEEP_ALIVE_SECONDS = 75
+# What a turn of the loop may hold back.
+CORKED_BYTES = 32 * 1024
 
 
 class UvicornLane:
@@ -50,7 +52,7 @@ class UvicornLane:
     async def _take(self, client: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         try:
-            await loop.connect_accepted_socket(lambda: HttpToolsProtocol(self._config, self._state, {}, loop), client)
+            await loop.connect_accepted_socket(lambda: _Protocol(self._config, self._state, {}, loop), client)
         except OSError:
             client.close()
 
@@ -78,3 +80,41 @@ class UvicornLane:
             await asyncio.wait(running, timeout=left)
         for task in self._state.tasks:
             task.cancel()
+
+
+class _Protocol(HttpToolsProtocol):
+    """uvicorn writes the head and the body of an answer separately, and a system call is the dearest part of one."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(Corked(transport, self.loop))  # type: ignore[arg-type]
+
+
+class Corked:
+    """A transport that passes on together what is written in one turn of the loop."""
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._pieces: list[bytes] = []
+        self._size = 0
+
+    def write(self, data: bytes) -> None:
+        if not self._pieces:
+            self._loop.call_soon(self._flush)
+        self._pieces.append(data)
+        self._size += len(data)
+        # The transport has to know of what is much, or it could not ask for patience.
+        if self._size >= CORKED_BYTES:
+            self._flush()
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        pieces, self._pieces, self._size = self._pieces, [], 0
+        if pieces:
+            self._transport.write(b"".join(pieces))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)

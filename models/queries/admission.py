@@ -41,5 +41,7 @@ def is_session_alive(*, user_id: UUID, session_id: UUID) -> bool:
         return cursor.fetchone() is not None
 
 
-_ALIVE = """SELECT FROM messaging_session s JOIN messaging_user u ON u.id = s.user_id
-WHERE s.id = %s AND s.user_id = %s AND u.is_active AND s.revoked_at IS NULL AND s.expires_at > now()"""
+# Of a session ``e`` and its user ``u``.
+ALIVE = "u.is_active AND e.revoked_at IS NULL AND e.expires_at > now()"
+_ALIVE = f"""SELECT FROM messaging_session e JOIN messaging_user u ON u.id = e.user_id
+WHERE e.id = %s AND e.user_id = %s AND {ALIVE}"""

@@ -11,7 +11,6 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
-from uuid import UUID
 
 import msgspec
 from django.db import connection
@@ -37,31 +36,12 @@ class Recovered(NamedTuple):
     publications: list[Publication] | None
 
 
-class Membership(NamedTuple):
-    """A conversation that a connection may hear, above ``floor``, as it was in the snapshot of its connect."""
+class Range(NamedTuple):
+    """A part of a channel's stream: the publications after one offset, up to another."""
 
-    conversation: UUID
-    channel: str
-    kind: str
-    role: str
-    floor: int
-    position: Position
-
-
-class ConnectSnapshot(NamedTuple):
-    """
-    What a new connection begins with.
-
-    ``memberships`` are to be subscribed, ``others`` only to be known; ``is_cut`` tells that not even ``others`` holds
-    all. ``recovered`` has an entry for each requested channel that is subscribed.
-    """
-
-    personal: str
-    personal_position: Position
-    memberships: list[Membership]
-    others: list[Membership]
-    is_cut: bool
-    recovered: dict[str, Recovered]
+    name: str
+    after: int
+    upto: int
 
 
 def read_positions(names: Iterable[str]) -> dict[str, Position]:
@@ -85,32 +65,50 @@ def recover(
     *,
     max_bytes: int = limits.MAX_RECOVERED_BYTES,
     floors: Mapping[str, int] | None = None,
-    tops: Mapping[str, int] | None = None,
 ) -> dict[str, Recovered]:
     """
     Read what clients missed since their positions (channel, offset, epoch), many channels at once.
 
     A channel is either told completely or not at all: not when the epoch is another one, the offset is above the top or
     below the channel's floor, more than ``limit`` publications or (counting all channels in order) ``max_bytes`` were
-    missed, or some of them are gone. ``tops`` hides what came later than a snapshot that was read before.
+    missed, or some of them are gone.
     """
     positions = read_positions(name for name, _, _ in requests)
-    positions |= {name: positions[name]._replace(top=top) for name, top in (tops or {}).items() if name in positions}
-    known = {
-        name: after
-        for name, after, epoch in requests
-        if name in positions
-        and epoch in ("", positions[name].epoch)
-        and (floors or {}).get(name, 0) <= after <= positions[name].top
-    }
-    missed = [
-        (name, after, positions[name].top) for name, after in known.items() if 0 < positions[name].top - after <= limit
-    ]
-    found = _by_channel(_between(missed, max_bytes=max_bytes))
+    known = find_missed(positions, {name: (after, epoch) for name, after, epoch in requests}, floors or {})
+    ranges = {name: Range(name, after, positions[name].top) for name, after in known.items()}
+    found = read_ranges(list(ranges.values()), limit, max_bytes=max_bytes)
     return {
-        name: Recovered(position, _whole(found.get(name, []), known.get(name), position.top))
+        name: Recovered(position, whole(found, ranges[name]) if name in ranges else None)
         for name, position in positions.items()
     }
+
+
+def find_missed(
+    positions: Mapping[str, Position], requested: Mapping[str, tuple[int, str]], floors: Mapping[str, int]
+) -> dict[str, int]:
+    """The offsets that clients have in these channels; without those that do not belong to the stream as it is."""
+    return {
+        name: requested[name][0]
+        for name, position in positions.items()
+        if requested[name][1] in ("", position.epoch) and floors.get(name, 0) <= requested[name][0] <= position.top
+    }
+
+
+def read_ranges(
+    ranges: Sequence[Range], limit: int = limits.MAX_RECOVERED_PUBLICATIONS, *, max_bytes: int
+) -> dict[Range, list[Publication]]:
+    """Read ranges in the order given, as far as they fit; one of more than ``limit`` publications is not read."""
+    asked = [range for range in ranges if 0 < range.upto - range.after <= limit]
+    found: dict[Range, list[Publication]] = {}
+    for number, publication in _between(asked, max_bytes=max_bytes):
+        found.setdefault(asked[number], []).append(publication)
+    return found
+
+
+def whole(found: Mapping[Range, list[Publication]], wanted: Range) -> list[Publication] | None:
+    """All of a range, or None: never a part of it."""
+    publications = found.get(wanted, [])
+    return publications if [p.offset for p in publications] == list(range(wanted.after + 1, wanted.upto + 1)) else None
 
 
 def newest(name: str, since: tuple[int, str]) -> tuple[Position, list[Publication] | None]:
@@ -123,7 +121,7 @@ def newest(name: str, since: tuple[int, str]) -> tuple[Position, list[Publicatio
     offset, epoch = since
     if offset == position.top and epoch in ("", position.epoch):
         return position, []
-    found = list(_between([(name, position.top - 1, position.top)]))
+    found = [publication for _, publication in _between([(name, position.top - 1, position.top)])]
     return position, found or None
 
 
@@ -158,18 +156,18 @@ def history(
     else:
         after, upto = max(floor_offset, since or 0), position.top
     order = "DESC" if reverse else "ASC"
-    rows = _rows(
+    found = rows(
         f"""SELECT {COLUMNS} FROM {_TABLES}
         WHERE p.stream_id = %s AND p."offset" > %s AND p."offset" <= %s
           AND (%s = 0 OR p.created_at > now() - make_interval(secs => %s)) ORDER BY p."offset" {order} LIMIT %s""",
         [channels.stream_id(name), after, upto, seconds, seconds, page],
     )
-    return [publication(row) for row in rows], position
+    return [publication(row) for row in found], position
 
 
 def gaps(ranges: Sequence[tuple[str, int, int]]) -> list[Publication]:
     """Read what lies between two offsets (the first exclusive), for many channels; ordered within each channel."""
-    return list(_between(ranges, limit=MAX_GAP_PUBLICATIONS))
+    return [publication for _, publication in _between(ranges, limit=MAX_GAP_PUBLICATIONS)]
 
 
 def unseen(snapshot: str | None, tops: Mapping[str, int] | None = None) -> tuple[list[Publication], str]:
@@ -184,7 +182,7 @@ def unseen(snapshot: str | None, tops: Mapping[str, int] | None = None) -> tuple
     if snapshot is None:
         return [], _value("SELECT pg_current_snapshot()::text")
     # The snapshot comes with the rows, in one statement, so that nothing falls between the two.
-    rows = _rows(
+    found = rows(
         """SELECT pg_current_snapshot()::text, found.* FROM (VALUES (1)) AS always LEFT JOIN (
           SELECT s.channel, min(p."offset") - 1, max(p."offset")
           FROM messaging_publication p JOIN messaging_stream s ON s.id = p.stream_id
@@ -194,61 +192,10 @@ def unseen(snapshot: str | None, tops: Mapping[str, int] | None = None) -> tuple
         ) AS found ON true""",
         [snapshot, snapshot],
     )
-    ranges = [(channel, after, upto) for _, channel, after, upto in rows if channel is not None]
+    ranges = [(channel, after, upto) for _, channel, after, upto in found if channel is not None]
     if tops is not None:
         ranges = [(channel, tops[channel], upto) for channel, _, upto in ranges if tops.get(channel, upto) < upto]
-    return list(_between(ranges)), rows[0][0]
-
-
-def connect_snapshot(
-    user_id: UUID, requested: Mapping[str, tuple[int, str]], limit_channels: int | None = None
-) -> ConnectSnapshot:
-    """
-    Read what a new connection of a user begins with: conversations, positions, and what it missed.
-
-    First come the conversations of the request that the user still belongs to, then the most recently active, up to
-    ``limit_channels`` (by default ``limits.MAX_SUBSCRIBED_CONVERSATIONS``, less without a request).
-
-    Memberships and positions are one statement, so one snapshot. What was missed is read by a second one, up to the
-    first one's tops: publications never change and are never added below a top, so it sees what the first would have.
-    """
-    personal = channels.personal(user_id)
-    if limit_channels is None:
-        limit_channels = limits.MAX_SUBSCRIBED_CONVERSATIONS if requested else limits.INITIAL_SUBSCRIBED_CONVERSATIONS
-    rows = _rows(
-        f"""(SELECT s.id, s.channel, NULL AS kind, NULL AS role, 0 AS floor, {streams.WIRE_EPOCH} AS epoch, s.top,
-               false AS is_requested
-             FROM messaging_stream s WHERE s.id = %s)
-        UNION ALL
-        (SELECT s.id, s.channel, c.kind, m.role, CASE WHEN c.shows_history_to_new_members THEN 0 ELSE m.joined_seq END,
-           {streams.WIRE_EPOCH}, s.top,
-           s.id = ANY(%s::uuid[]) AS is_requested
-         FROM messaging_member m
-         JOIN messaging_conversation c ON c.id = m.conversation_id AND c.kind <> 'feed'
-         JOIN messaging_stream s ON s.id = m.conversation_id
-         WHERE m.user_id = %s
-         ORDER BY is_requested DESC, s.active_at DESC, s.id LIMIT %s)""",
-        [user_id, _conversation_ids(requested), user_id, limits.MAX_KNOWN_CONVERSATIONS + 1],
-    )
-    known = [_membership(row) for row in rows if row[2] is not None]
-    own = next((Position(row[5], row[6]) for row in rows if row[2] is None), None)
-    chosen, others = known[:limit_channels], known[limit_channels : limits.MAX_KNOWN_CONVERSATIONS]
-    personal_position = own or read_positions([personal])[personal]
-    tops = {m.channel: m.position.top for m in chosen} | {personal: personal_position.top}
-    return ConnectSnapshot(
-        personal=personal,
-        personal_position=personal_position,
-        memberships=chosen,
-        others=others,
-        is_cut=len(known) > limits.MAX_KNOWN_CONVERSATIONS,
-        recovered=recover(
-            [(name, *requested[name]) for name in tops if name in requested],
-            floors={m.channel: m.floor for m in chosen},
-            tops=tops,
-        )
-        if requested
-        else {},
-    )
+    return [publication for _, publication in _between(ranges)], found[0][0]
 
 
 # --- rows
@@ -264,21 +211,25 @@ Row = tuple[Any, ...]
 
 
 def _positions(names: Iterable[str]) -> dict[str, Position]:
-    rows = _rows(
+    found = rows(
         f"SELECT s.channel, {streams.WIRE_EPOCH}, s.top FROM messaging_stream s WHERE s.id = ANY(%s::uuid[])",
         [[channels.stream_id(name) for name in names]],
     )
-    return {channel: Position(epoch, top) for channel, epoch, top in rows}
+    return {channel: Position(epoch, top) for channel, epoch, top in found}
 
 
 def _between(
     ranges: Sequence[tuple[str, int, int]], *, limit: int | None = None, max_bytes: int | None = None
-) -> Iterator[Publication]:
-    """Read ranges of offsets in the order given, as far as they fit into ``limit`` rows or ``max_bytes``."""
+) -> Iterator[tuple[int, Publication]]:
+    """
+    Read ranges of offsets in the order given, as far as they fit into ``limit`` rows or ``max_bytes``.
+
+    With each publication comes the number of its range.
+    """
     if not ranges:
         return
     names, after, upto = zip(*ranges, strict=True)
-    rows = _rows(
+    found = rows(
         f"""SELECT * FROM (
           SELECT {COLUMNS}, r.n, sum(
               200 + coalesce(octet_length(p.data), 0) + coalesce(octet_length(m.text), 0)
@@ -291,7 +242,8 @@ def _between(
         ) AS found WHERE %s::bigint IS NULL OR bytes <= %s ORDER BY n, "offset" LIMIT %s""",
         [[channels.stream_id(name) for name in names], list(after), list(upto), max_bytes, max_bytes, limit],
     )
-    yield from map(publication, rows)
+    for row in found:
+        yield row[-2] - 1, publication(row)
 
 
 def publication(row: Row) -> Publication:
@@ -353,34 +305,12 @@ def _tombstone(row: Row) -> payloads.MessagePayload:
     )
 
 
-def _by_channel(publications: Iterable[Publication]) -> dict[str, list[Publication]]:
-    found: dict[str, list[Publication]] = {}
-    for publication in publications:
-        found.setdefault(publication.channel, []).append(publication)
-    return found
-
-
-def _whole(found: list[Publication], after: int | None, top: int) -> list[Publication] | None:
-    """All that was missed, or None: never a part of it."""
-    if after is None:
-        return None
-    return found if [p.offset for p in found] == list(range(after + 1, top + 1)) else None
-
-
-def _membership(row: Row) -> Membership:
-    id, channel, kind, role, floor, epoch, top = row[:7]
-    return Membership(id, channel, kind, role, floor, Position(epoch, top))
-
-
-def _conversation_ids(names: Iterable[str]) -> list[UUID]:
-    return [id for name in names if (id := channels.conversation_id(name))]
-
-
-def _rows(statement: str, parameters: list[Any]) -> list[Row]:
+def rows(statement: str, parameters: list[Any]) -> list[Row]:
+    """What a statement finds."""
     with connection.cursor() as cursor:
         cursor.execute(statement, parameters)
         return list(cursor.fetchall())
 
 
 def _value(statement: str) -> Any:
-    return _rows(statement, [])[0][0]
+    return rows(statement, [])[0][0]

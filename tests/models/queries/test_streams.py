@@ -11,14 +11,13 @@ import pytest
 from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 
-from models import channels, limits, streams
-from models.conversation import Conversation, Member
+from models import channels, streams
+from models.conversation import Conversation
 from models.events import Publication, UserChanged
 from models.ids import new_id
 from models.operations import messages
 from models.queries.streams import (
     Position,
-    connect_snapshot,
     gaps,
     history,
     read_positions,
@@ -26,7 +25,6 @@ from models.queries.streams import (
     unseen,
 )
 from models.stream import Publication as Row
-from models.stream import Stream
 from tests.models.scene import dsn, make_conversation
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -246,85 +244,3 @@ def test_unseen_leaves_out_what_is_known_already():
     found, _ = unseen(snapshot, {known: 2, new: 1})
 
     assert [(p.channel, p.offset) for p in found] == [(new, 2)]
-
-
-# --- the beginning of a connection
-
-
-def test_connection_begins_with_what_was_requested_then_with_what_was_active(sender: UUID):
-    conversations = [make_conversation(sender, new_id()) for _ in range(4)]
-    make_conversation(new_id())
-    make_conversation(sender, kind="feed")
-    for conversation in conversations:
-        send(conversation, sender, "a", "b")
-    oldest, second, third, newest = (c.channel for c in conversations)
-    strange = channels.chat(new_id())
-
-    snapshot = connect_snapshot(sender, {oldest: (1, ""), strange: (0, ""), "#else": (0, "")}, 3)
-
-    assert [m.channel for m in snapshot.memberships] == [oldest, newest, third]
-    assert [m.channel for m in snapshot.others] == [second]
-    assert not snapshot.is_cut
-    assert {m.position.top for m in snapshot.memberships} == {2}
-    assert (snapshot.memberships[0].role, snapshot.memberships[0].kind) == ("owner", "group")
-    assert set(snapshot.recovered) == {oldest}
-    assert texts(snapshot.recovered[oldest].publications) == ["b"]
-
-
-def test_connection_recovers_the_personal_channel_and_makes_it_if_needed(sender: UUID):
-    personal = channels.personal(sender)
-
-    assert connect_snapshot(sender, {}).personal_position == read_positions([personal])[personal]
-    append(personal, 3)
-    found = connect_snapshot(sender, {personal: (1, "")})
-
-    assert found.personal == personal
-    assert found.personal_position.top == 3
-    assert [p.offset for p in found.recovered[personal].publications or []] == [2, 3]
-
-
-def test_connection_does_not_recover_what_was_before_ones_joining(conversation: Conversation, sender: UUID):
-    send(conversation, sender, *"abcd")
-    Member.objects.filter(user_id=sender).update(joined_seq=2)
-
-    below = connect_snapshot(sender, {conversation.channel: (1, "")})
-    at = connect_snapshot(sender, {conversation.channel: (2, "")})
-
-    assert below.recovered[conversation.channel].publications is None
-    assert texts(at.recovered[conversation.channel].publications) == ["c", "d"]
-
-    Conversation.objects.update(shows_history_to_new_members=True)
-    open_one = connect_snapshot(sender, {conversation.channel: (1, "")})
-    assert texts(open_one.recovered[conversation.channel].publications) == ["b", "c", "d"]
-
-
-def test_connection_does_not_recover_what_came_after_its_snapshot(
-    conversation: Conversation, sender: UUID, monkeypatch: pytest.MonkeyPatch
-):
-    send(conversation, sender, "a", "b")
-    found = recover
-
-    def meanwhile(*arguments: object, **options: object) -> object:
-        send(conversation, sender, "late")
-        return found(*arguments, **options)  # type: ignore[arg-type]
-
-    monkeypatch.setattr("models.queries.streams.recover", meanwhile)
-    snapshot = connect_snapshot(sender, {conversation.channel: (1, "")})
-
-    assert Stream.objects.get(id=conversation.id).top == 3
-    assert snapshot.memberships[0].position.top == 2
-    assert texts(snapshot.recovered[conversation.channel].publications) == ["b"]
-
-
-def test_without_a_request_fewer_conversations_are_chosen(sender: UUID, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(limits, "INITIAL_SUBSCRIBED_CONVERSATIONS", 1)
-    monkeypatch.setattr(limits, "MAX_SUBSCRIBED_CONVERSATIONS", 2)
-    monkeypatch.setattr(limits, "MAX_KNOWN_CONVERSATIONS", 3)
-    for _ in range(4):
-        make_conversation(sender)
-
-    initial = connect_snapshot(sender, {})
-    returning = connect_snapshot(sender, {channels.chat(new_id()): (0, "")})
-
-    assert (len(initial.memberships), len(initial.others), initial.is_cut) == (1, 2, True)
-    assert (len(returning.memberships), len(returning.others), returning.is_cut) == (2, 1, True)
