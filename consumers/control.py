@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import fnmatch
 import time
+from asyncio import Future
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
@@ -90,7 +91,7 @@ class Control:
 
     # --- publications
 
-    async def publish(
+    def publish(
         self,
         channel: str,
         data: bytes,
@@ -99,13 +100,13 @@ class Control:
         delta: bool = False,
         skip_history: bool = False,
         idempotency_key: str = "",
-    ) -> Position:
+    ) -> Future[Publication] | None:
         """
-        Publish in a channel; where it ends then, or nowhere if it keeps no history.
+        Publish in a channel. None if it keeps no history: all is done then.
 
         Raises:
             Refused: there is no such channel, it is the chat's, or the data is empty.
-            DomainError: what the writer refuses.
+            DomainError: what the writer refuses; by the future.
         """
         namespace = None if channels.personal_user_id(channel) else self._found(channel, is_written=True)
         if not data:
@@ -114,12 +115,11 @@ class Control:
         if not self.keeps(channel, skip_history=skip_history):
             publication = Publication(channel=channel, data=data, kind=RAW_KIND, tags=tags, delta=delta)
             self._relay.publish([publication])
-            return Position("", 0)
+            return None
         draft = PublicationDraft(
             channel=channel, data=data, tags=tags, delta=delta, idempotency_key=idempotency_key or None
         )
-        stored = await self._writer.publish(draft)
-        return Position(stored.epoch, stored.offset)
+        return self._writer.publish(draft)
 
     def keeps(self, channel: str, *, skip_history: bool = False) -> bool:
         """Whether a publication in this channel is kept."""

@@ -59,7 +59,8 @@ log = logging.getLogger(__name__)
 # What the writer has taken is stored within this time after the sockets are closed.
 STOP_SECONDS = 5.0
 
-_engines: WeakKeyDictionary[asyncio.AbstractEventLoop, Engine] = WeakKeyDictionary()
+# Asked for by every request of a backend; an engine that stops takes itself out.
+_engines: dict[asyncio.AbstractEventLoop, Engine] = {}
 _starting: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Task[Engine]] = WeakKeyDictionary()
 _build: Callable[[], Engine] | None = None
 

@@ -29,6 +29,7 @@ from consumers.protocol.json import JSON
 from consumers.protocol.messages import StreamPosition
 from consumers.views import to_wire
 from models.errors import DomainError, LimitExceeded, Unavailable
+from models.events import Publication
 
 from .body_limit import Receive, Scope, Send
 from .once import once
@@ -166,26 +167,42 @@ async def _broadcast(control: Control, request: Broadcast) -> object:
 
 
 async def _publish_once(control: Control, channel: str, request: Publish | Broadcast) -> dict[str, object]:
-    data = _data(request.data, request.b64data)
-    key = request.idempotency_key
-    # What is kept is recognised by the writer.
-    claim = f"{channel}:{key}" if key and not control.keeps(channel, skip_history=request.skip_history) else ""
+    claim = _claim(control, channel, request)
     if claim and not await once().claim(claim):
         return {}
     try:
-        position = await control.publish(
-            channel,
-            data,
-            tags=request.tags,
-            delta=request.delta,
-            skip_history=request.skip_history,
-            idempotency_key=key,
-        )
+        return await _placed(_begin_publishing(control, channel, request))
     except Exception:
         if claim:
             await once().release(claim)
         raise
-    return {"offset": position.top, "epoch": position.epoch} if position.top else {}
+
+
+def _claim(control: Control, channel: str, request: Publish | Broadcast) -> str:
+    """What is to be done once; empty for what may be done again, or is kept: that the writer recognises."""
+    key = request.idempotency_key
+    return f"{channel}:{key}" if key and not control.keeps(channel, skip_history=request.skip_history) else ""
+
+
+def _begin_publishing(
+    control: Control, channel: str, request: Publish | Broadcast
+) -> asyncio.Future[Publication] | None:
+    return control.publish(
+        channel,
+        _data(request.data, request.b64data),
+        tags=request.tags,
+        delta=request.delta,
+        skip_history=request.skip_history,
+        idempotency_key=request.idempotency_key,
+    )
+
+
+async def _placed(publishing: asyncio.Future[Publication] | None) -> dict[str, object]:
+    """Where a publication stands in its channel, once it does."""
+    if publishing is None:
+        return {}
+    stored = await publishing
+    return {"offset": stored.offset, "epoch": stored.epoch}
 
 
 async def _subscribe(control: Control, request: Subscribe) -> object:
@@ -368,11 +385,12 @@ async def _batch(control: Control, batch: Batch) -> list[object]:
     if len(batch.commands) > MAX_COMMANDS:
         raise msgspec.ValidationError(f"a batch has at most {MAX_COMMANDS} commands")
     # Publications of one batch are stored by one commit, and in their order, if all are begun before any is done.
-    work = [asyncio.ensure_future(_command(control, command)) for command in batch.commands]
-    return list(await asyncio.gather(*work))
+    begun = [_begin(control, command) for command in batch.commands]
+    return [await reply if isinstance(reply, asyncio.Task) else reply for reply in begun]
 
 
-async def _command(control: Control, command: dict[str, Raw]) -> object:
+def _begin(control: Control, command: dict[str, Raw]) -> object:
+    """Begin a command; its reply, or the task that will give it."""
     if len(command) != 1:
         return {"error": {"code": ErrorCode.BAD_REQUEST.value, "message": "one method in each command"}}
     ((name, params),) = command.items()
@@ -383,7 +401,20 @@ async def _command(control: Control, command: dict[str, Raw]) -> object:
         request = method.decode(params)
     except msgspec.MsgspecError as error:
         return {"error": {"code": ErrorCode.BAD_REQUEST.value, "message": str(error)[:200]}}
-    result = await _try(method.call(control, request))
+    # Most of what comes in batches, and done at once where nothing is kept: a task would cost more than that.
+    if isinstance(request, Publish) and not _claim(control, request.channel, request):
+        try:
+            publishing = _begin_publishing(control, request.channel, request)
+        except Exception as error:
+            return _answer(error)
+        if publishing is None:
+            return {name: {}}
+        return asyncio.ensure_future(_reply(name, _placed(publishing)))
+    return asyncio.ensure_future(_reply(name, method.call(control, request)))
+
+
+async def _reply(name: str, work: Awaitable[object]) -> object:
+    result = await _try(work)
     return _answer(result) if isinstance(result, BaseException) else {name: result}
 
 
