@@ -229,17 +229,21 @@ class Hub:
             self._settle(channel)
 
     def _write_to_everyone(self, channel: Channel, publications: list[Publication]) -> None:
-        frames: dict[str, list[bytes]] = {}
-        # A copy, because writing may cut off a slow connection, which then leaves.
+        encoded: dict[Codec, list[bytes]] = {}
+        codec: Codec | None = None
+        # The way of every delivery: nothing is asked for each listener that can be asked for many. A copy, because
+        # writing may cut off a slow connection, which then leaves.
         for listener in tuple(channel.listeners):
-            codec = listener.codec
-            encoded = frames.get(codec.name)
-            if encoded is None:
-                encoded = frames[codec.name] = encode(codec, channel.name, publications)
-            for frame in encoded:
-                listener.write(frame)
-            if not encoded:
-                listener.disconnect(Disconnect.INAPPROPRIATE_PROTOCOL)
+            if listener.codec is not codec:
+                codec = listener.codec
+                if codec not in encoded:
+                    encoded[codec] = encode(codec, channel.name, publications)
+                frames = encoded[codec]
+                only = frames[0] if len(frames) == 1 else None
+            if only is not None:
+                listener.write(only)
+            else:
+                _write_frames(listener, frames)
         for listener, upto in tuple(channel.late.items()):
             if rest := [p for p in publications if p.offset > upto or not p.offset]:
                 _write_frames(listener, encode(listener.codec, channel.name, rest))
