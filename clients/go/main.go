@@ -38,13 +38,30 @@ type command struct {
 	Channel string          `json:"channel"`
 	Method  string          `json:"method"`
 	Data    json.RawMessage `json:"data"`
+	Next    []string        `json:"next_tokens"`
 	Options struct {
-		Token     string `json:"token"`
-		JoinLeave bool   `json:"joinLeave"`
-		Delta     string `json:"delta"`
-		Limit     int32  `json:"limit"`
-		Reverse   bool   `json:"reverse"`
+		Token     string   `json:"token"`
+		Next      []string `json:"next_tokens"`
+		JoinLeave bool     `json:"joinLeave"`
+		Delta     string   `json:"delta"`
+		Limit     int32    `json:"limit"`
+		Reverse   bool     `json:"reverse"`
+		Since     *struct {
+			Offset uint64 `json:"offset"`
+			Epoch  string `json:"epoch"`
+		} `json:"since"`
 	} `json:"options"`
+}
+
+// giver hands out the tokens of a connection or a subscription, one after another; the last one stays.
+func giver(token string, next []string, channel string) func() (string, error) {
+	return func() (string, error) {
+		say("token", fields{"channel": channel})
+		if len(next) > 0 {
+			token, next = next[0], next[1:]
+		}
+		return token, nil
+	}
 }
 
 // phone is one client; a phone that moves to another address keeps its subscriptions.
@@ -53,9 +70,10 @@ type phone struct {
 }
 
 func (p *phone) connect(c command) {
+	give := giver(c.Token, c.Next, "")
 	config := centrifuge.Config{
 		Token:             c.Token,
-		GetToken:          func(centrifuge.ConnectionTokenEvent) (string, error) { return c.Token, nil },
+		GetToken:          func(centrifuge.ConnectionTokenEvent) (string, error) { return give() },
 		MinReconnectDelay: 50 * time.Millisecond,
 		MaxReconnectDelay: 500 * time.Millisecond,
 		// The default of one second is for machines that do nothing else.
@@ -95,7 +113,8 @@ func (p *phone) subscribe(c command) {
 	config := centrifuge.SubscriptionConfig{JoinLeave: c.Options.JoinLeave}
 	if c.Options.Token != "" {
 		config.Token = c.Options.Token
-		config.GetToken = func(centrifuge.SubscriptionTokenEvent) (string, error) { return c.Options.Token, nil }
+		give := giver(c.Options.Token, c.Options.Next, c.Channel)
+		config.GetToken = func(centrifuge.SubscriptionTokenEvent) (string, error) { return give() }
 	}
 	if c.Options.Delta != "" {
 		config.Delta = centrifuge.DeltaTypeFossil
@@ -140,9 +159,14 @@ func (p *phone) ask(c command) (any, error) {
 		reply, err := p.client.PresenceStats(ctx, c.Channel)
 		return fields{"numClients": reply.NumClients, "numUsers": reply.NumUsers}, err
 	default:
-		reply, err := p.client.History(
-			ctx, c.Channel, centrifuge.WithHistoryLimit(c.Options.Limit), centrifuge.WithHistoryReverse(c.Options.Reverse),
-		)
+		options := []centrifuge.HistoryOption{
+			centrifuge.WithHistoryLimit(c.Options.Limit), centrifuge.WithHistoryReverse(c.Options.Reverse),
+		}
+		if since := c.Options.Since; since != nil {
+			position := &centrifuge.StreamPosition{Offset: since.Offset, Epoch: since.Epoch}
+			options = append(options, centrifuge.WithHistorySince(position))
+		}
+		reply, err := p.client.History(ctx, c.Channel, options...)
 		publications := []fields{}
 		for _, publication := range reply.Publications {
 			publications = append(publications, fields{"data": json.RawMessage(publication.Data), "offset": publication.Offset})

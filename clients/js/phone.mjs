@@ -5,6 +5,7 @@
 //   {"do": "rpc", "id": 1, "method": "message.send", "data": {…}}      {"do": "subscribe", "channel": "feed:…"}
 //   {"do": "presence", "id": 2, "channel": "…"}    {"do": "history", "id": 3, "channel": "…", "options": {"limit": 10}}
 //   {"do": "disconnect"}    {"do": "reconnect", "url": "…"}    {"do": "exit"}
+// What connects or subscribes with a token may also have "next_tokens", for when the SDK wants another.
 //
 // Every event of the SDK becomes one line: {"event": "publication", "channel": …, "offset": …, "data": …}.
 // A phone that moves to another address keeps its stream positions by handing them over as the SDK's own state.
@@ -37,9 +38,18 @@ function listen() {
   client.on('leave', ({ channel, info }) => say('leave', { channel, user: info.user }));
 }
 
+// The tokens of a connection or a subscription, one after another; the last one stays.
+function giver(token, next, channel) {
+  const left = [...(next ?? [])];
+  return async () => {
+    say('token', { channel });
+    return left.length ? (token = left.shift()) : token;
+  };
+}
+
 function subscribe(channel, options) {
-  const { token, ...rest } = options ?? {};
-  const subscription = client.newSubscription(channel, { ...rest, ...(token && { token, getToken: async () => token }) });
+  const { token, next_tokens: next, ...rest } = options ?? {};
+  const subscription = client.newSubscription(channel, { ...rest, ...(token && { token, getToken: giver(token, next, channel) }) });
   subscription.on('subscribed', ({ wasRecovering, recovered, streamPosition }) =>
     say('subscribed', { channel, was_recovering: wasRecovering, recovered, position: streamPosition }));
   subscription.on('unsubscribed', ({ code, reason }) => say('unsubscribed', { channel, code, reason }));
@@ -59,7 +69,7 @@ async function answer(id, ask) {
 }
 
 const actions = {
-  connect({ url, token }) {
+  connect({ url, token, next_tokens: next }) {
     endpoint = url;
     // The address is asked for at every try, so that the same client can move to another process.
     class Moving extends WebSocket {
@@ -67,7 +77,7 @@ const actions = {
     }
     const http = url.replace(/^ws/, 'http').replace('/connection/websocket', '');
     const transports = isStreaming ? [{ transport: 'http_stream', endpoint: `${http}/connection/http_stream` }] : url;
-    client = new Centrifuge(transports, { websocket: Moving, emulationEndpoint: `${http}/emulation`, token, getToken: async () => token, minReconnectDelay: 50, maxReconnectDelay: 500 });
+    client = new Centrifuge(transports, { websocket: Moving, emulationEndpoint: `${http}/emulation`, token, getToken: giver(token, next), minReconnectDelay: 50, maxReconnectDelay: 500 });
     listen();
     client.connect();
   },

@@ -25,6 +25,7 @@ from centrifuge import (
     ServerPublicationContext,
     ServerSubscribedContext,
     ServerUnsubscribedContext,
+    StreamPosition,
     SubscribedContext,
     SubscriptionEventHandler,
     UnsubscribedContext,
@@ -111,20 +112,30 @@ class ChannelEvents(SubscriptionEventHandler):
         say("publication", channel=self.channel, offset=ctx.pub.offset, data=unpack(ctx.pub.data))
 
 
+def giver(token: str, next_tokens: list[str], channel: str = "") -> Callable[..., Awaitable[str]]:
+    """The tokens of a connection or a subscription, one after another; the last one stays."""
+    left = [token, *next_tokens]
+
+    async def get_token(event: Any = None) -> str:
+        say("token", channel=channel)
+        if len(left) > 1:
+            left.pop(0)
+        return left[0]
+
+    return get_token
+
+
 class Phone:
     """One client; each command is a method of its name."""
 
     client: Client
 
-    async def connect(self, url: str, token: str) -> None:
-        async def get_token() -> str:
-            return token
-
+    async def connect(self, url: str, token: str, next_tokens: list[str] | None = None) -> None:
         self.client = Client(
             url,
             events=Events(),
             token=token,
-            get_token=get_token,
+            get_token=giver(token, next_tokens or []),
             use_protobuf=IS_PROTOBUF,
             min_reconnect_delay=0.05,
             max_reconnect_delay=0.5,
@@ -144,9 +155,7 @@ class Phone:
         token = chosen.get("token")
         delta = DeltaType.FOSSIL if chosen.get("delta") else None
 
-        async def get_token(event: Any) -> str:
-            return str(token)
-
+        get_token = giver(str(token), chosen.get("next_tokens", []), channel)
         subscription = self.client.new_subscription(
             channel,
             events=ChannelEvents(channel),
@@ -189,7 +198,8 @@ class Phone:
 
     async def history(self, id: int, channel: str, options: dict[str, Any]) -> None:
         async def ask() -> Any:
-            page = await self.client.history(channel, **options)
+            since = options.pop("since", None)
+            page = await self.client.history(channel, since=StreamPosition(**since) if since else None, **options)
             publications = [{"data": unpack(pub.data), "offset": pub.offset} for pub in page.publications]
             return {"publications": publications, "epoch": page.epoch, "offset": page.offset}
 

@@ -140,14 +140,16 @@ class SdkPhone:
         return reply["error"]["code"] if "error" in reply else reply["data"]
 
     async def subscribe(self, channel: str, **options: Any) -> None:
-        before = len([e for e in self.events if e["event"] == "subscribed"])
+        before = len(self.heard("subscribed", channel))
         await self.do("subscribe", channel=channel, options=options)
-        await self.until(
-            lambda events: len([e for e in events if e["event"] == "subscribed"]) > before, f"subscription to {channel}"
-        )
+        await self.until(lambda _: len(self.heard("subscribed", channel)) > before, f"subscription to {channel}")
 
     def heard(self, event: str, channel: str) -> list[Event]:
-        return [e for e in self.events if e["event"] == event and e["channel"] == channel]
+        return [e for e in self.events if e["event"] == event and (e.get("channel") or "") == channel]
+
+    def heard_numbers(self, channel: str) -> list[int]:
+        """The numbers of the publications that are numbered."""
+        return [e["data"]["number"] for e in self.heard("publication", channel)]
 
     async def _reply(self, id: int) -> Event:
         def found(events: list[Event]) -> bool:

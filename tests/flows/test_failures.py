@@ -8,7 +8,10 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
+import pytest
+
 from tests.flows.follower import Follower
+from tests.flows.forwarder import ForgetfulRedis
 from tests.flows.people import Person, make_people
 from tests.servers import Deployment
 
@@ -249,3 +252,31 @@ async def keep_sending(follower: Follower, group: str) -> None:
     number = 0
     while True:
         await follower.send(group, f"his {(number := number + 1)}")
+
+
+@pytest.mark.parametrize("forgets", ["publications", "everything"])
+async def test_redis_that_forgets_what_is_published_is_made_good(
+    deploy: Callable[..., Deployment], forgets: str
+) -> None:
+    """Redis takes publications and drops them, with or without the heartbeats: nobody is closed, nothing is late."""
+    deployment = await asyncio.to_thread(deploy, webs=0)
+    async with ForgetfulRedis(lambda: deployment.valkey.url) as redis:
+        for _ in range(2):
+            web = deployment.add_web({"REDIS_URL": redis.through(deployment.valkey.url)})
+            await asyncio.to_thread(web.wait_ready)
+        (alice, bob), group = await start_everyone(deployment, 2)
+        waits = await send_for(2, alice, bob, group)
+        connected = [follower.times_connected for follower in (alice, bob)]
+
+        redis.forgets = lambda payload: forgets == "everything" or b"batch" in payload
+        waits += await send_for(15, alice, bob, group)
+        redis.forgets = lambda payload: False
+        waits += await send_for(2, bob, alice, group)
+
+        assert redis.forgotten > 0
+        assert max(waits) < HEAL_SECONDS
+        assert [follower.times_connected for follower in (alice, bob)] == connected
+        await check_that_nothing_is_lost(deployment, [alice, bob], group)
+        await stop_everyone([alice, bob])
+        for web in deployment.webs:
+            await asyncio.to_thread(web.stop)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -11,6 +13,7 @@ import httpx
 import jwt
 import pytest
 
+from tests.flows.forwarder import Forwarder
 from tests.flows.people import make_people
 from tests.flows.sdk import SdkPhone
 from tests.servers import Deployment, ServerProcess
@@ -105,6 +108,11 @@ NAMESPACES = {
     },
     "closed": {},
 }
+CHANNELS = {
+    "ROOST_TOKEN_HMAC_SECRET": SECRET,
+    "ROOST_API_KEY": KEY,
+    "ROOST_NAMESPACES": json.dumps(NAMESPACES),
+}
 
 
 def token(user: str, **claims: Any) -> str:
@@ -113,12 +121,7 @@ def token(user: str, **claims: Any) -> str:
 
 @pytest.fixture(scope="module")
 def channels_deployment() -> Iterator[Deployment]:
-    environment = {
-        "ROOST_TOKEN_HMAC_SECRET": SECRET,
-        "ROOST_API_KEY": KEY,
-        "ROOST_NAMESPACES": json.dumps(NAMESPACES),
-    }
-    with Deployment(webs=2, environment=environment) as deployment:
+    with Deployment(webs=2, environment=CHANNELS) as deployment:
         yield deployment
 
 
@@ -142,6 +145,9 @@ async def test_channels_of_the_apps_own(
     presence = await alice.ask("presence", channel=room)
     stats = await alice.ask("presence_stats", channel=room)
     history = await alice.ask("history", channel=room, options={"limit": 2, "reverse": True})
+    since = {"offset": history["publications"][1]["offset"], "epoch": history["epoch"]}
+    further = await alice.ask("history", channel=room, options={"limit": 10, "since": since})
+    lost = await alice.ask("history", channel=room, options={"limit": 10, "since": {**since, "epoch": "other"}})
     await bob.do("unsubscribe", channel=room)
     await alice.until(lambda _: [e["user"] for e in alice.heard("leave", room)] == ["bob"], "leave")
     denied = await alice.ask("publish", channel="closed:a", data=1)
@@ -151,6 +157,9 @@ async def test_channels_of_the_apps_own(
     assert sorted(info["user"] for info in presence.values()) == ["alice", "bob"]
     assert (stats["numClients"], stats["numUsers"]) == (2, 2)
     assert [p["data"]["number"] for p in history["publications"]] == [2, 1]
+    assert [p["data"]["number"] for p in further["publications"]] == [2]
+    assert lost == 112
+    assert await alice.rpc("ping", {"hello": 1}) == {"hello": 1}
     assert (denied, unknown) == (103, 102)
 
 
@@ -204,6 +213,98 @@ async def test_an_invalid_token_is_told_for_good(
     await phone.until(lambda _: phone.count("disconnected") == 1, "disconnect")
 
     assert [e["code"] for e in phone.events if e["event"] == "disconnected"] == [3500]
+
+
+@pytest.mark.parametrize("sdk", SDKS)
+async def test_tokens_are_renewed(
+    channels_deployment: Deployment, start_phone: Callable[..., SdkPhone], sdk: str
+) -> None:
+    """What has expired is asked for again at once; what will, in time, without a new connection."""
+    web = channels_deployment.webs[0]
+    user, channel, now = f"renewed-{sdk}", f"closed:renewed-{sdk}", int(time.time())
+    expired, good = token(user, exp=now - 60), token(user, exp=now + 600)
+    phone = await start_phone(sdk)
+
+    await phone.do("connect", url=web.websocket_url, token=expired, next_tokens=[token(user, exp=now + 4), good])
+    await phone.until(lambda _: phone.count("connected") == 1, "connection")
+    sub_token = functools.partial(token, user, channel=channel)
+    tokens = [sub_token(exp=now - 60), sub_token(exp=int(time.time()) + 4), sub_token(exp=now + 600)]
+    # The one for Java takes an expired token of a subscription for its end.
+    first, *others = tokens[1:] if sdk == "java" else tokens
+    await phone.subscribe(channel, token=first, next_tokens=others)
+    await phone.until(lambda _: len(phone.heard("token", "")) == 2, "renewal of the connection")
+    await phone.until(lambda _: len(phone.heard("token", channel)) == len(others), "renewal of the subscription")
+    post(web, "publish", {"channel": channel, "data": 1})
+    await phone.until(lambda _: phone.heard("publication", channel), "publication")
+
+    assert (phone.count("connected"), phone.count("disconnected")) == (1, 0)
+    assert len(phone.heard("subscribed", channel)) == 1
+
+
+@pytest.mark.parametrize("sdk", SDKS)
+async def test_a_drop_to_another_process_loses_and_doubles_nothing(
+    channels_deployment: Deployment, start_phone: Callable[..., SdkPhone], sdk: str
+) -> None:
+    here, there = channels_deployment.webs
+    phone, channel = await start_phone(sdk), f"room:drop-{sdk}"
+    async with Forwarder(lambda: here.url) as switch:
+        await phone.connect(f"ws://127.0.0.1:{switch.port}/connection/websocket", token(f"dropped-{sdk}"))
+        await phone.subscribe(channel, delta="fossil")
+        for number in range(3):
+            post(here, "publish", {"channel": channel, "data": {"number": number}})
+        await phone.until(lambda _: len(phone.heard("publication", channel)) == 3, "the first publications")
+
+        switch.target = lambda: there.url
+        switch.cut()
+        for number in range(3, 23):
+            post(there, "publish", {"channel": channel, "data": {"number": number}})
+        await phone.until(lambda _: phone.count("connected") == 2, "reconnection")
+        post(there, "publish", {"channel": channel, "data": {"number": 23}})
+        await phone.until(lambda _: phone.heard_numbers(channel)[-1] == 23, "the last publication")
+
+    assert phone.heard_numbers(channel) == list(range(24))
+    assert phone.heard("subscribed", channel)[-1]["recovered"] is True
+
+
+async def test_a_stopping_process_moves_the_clients_of_all_sdks(
+    deploy: Callable[..., Deployment], start_phone: Callable[..., SdkPhone]
+) -> None:
+    """SIGTERM while somebody publishes all the time: told by 3001, everyone goes on elsewhere, without a loss."""
+    deployment = await asyncio.to_thread(deploy, webs=2, environment=CHANNELS)
+    here, there = deployment.webs
+    channel, published, is_over = "room:drain", 0, False
+
+    async def publish() -> None:
+        nonlocal published
+        while not is_over:
+            await asyncio.to_thread(post, there, "publish", {"channel": channel, "data": {"number": published}})
+            published += 1
+
+    phones = [await start_phone(sdk) for sdk in SDKS]
+    async with Forwarder(lambda: here.url) as switch:
+        for phone in phones:
+            await phone.connect(f"ws://127.0.0.1:{switch.port}/connection/websocket", token(f"moved-{phone.sdk}"))
+            await phone.subscribe(channel)
+        publishing = asyncio.create_task(publish())
+        for phone in phones:
+            await phone.until(lambda _, p=phone: len(p.heard("publication", channel)) > 5, "some publications")
+        switch.target = lambda: there.url
+        exit_code = await asyncio.to_thread(here.stop)
+        for phone in phones:
+            await phone.until(lambda _, p=phone: p.count("connected") == 2, "the other process")
+        is_over = True
+        await publishing
+        for phone in phones:
+            last = published - 1
+            await phone.until(lambda _, p=phone, n=last: p.heard_numbers(channel)[-1] == n, f"publication {last}")
+
+    assert exit_code == 0
+    for phone in phones:
+        numbers = phone.heard_numbers(channel)
+        assert numbers == list(range(numbers[0], published)), phone.sdk
+        # The one for Java says nothing of why it connects again.
+        if phone.sdk != "java":
+            assert [e["code"] for e in phone.events if e["event"] == "connecting"] == [0, 3001], phone.sdk
 
 
 def post(web: ServerProcess, method: str, body: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ import io.github.centrifugal.centrifuge.*;
 import java.io.BufferedReader;
 import java.io.InputStreamReader;
 import java.nio.charset.StandardCharsets;
+import java.util.ArrayDeque;
 import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -38,14 +39,32 @@ public class Phone {
         return GSON.toJson(command.get("data")).getBytes(StandardCharsets.UTF_8);
     }
 
+    /** The tokens of a connection or a subscription, one after another; the last one stays. */
+    private static class Giver {
+        private final ArrayDeque<String> left = new ArrayDeque<>();
+        private final String channel;
+
+        Giver(JsonObject chosen, String channel) {
+            this.channel = channel;
+            left.add(chosen.get("token").getAsString());
+            if (chosen.has("next_tokens")) chosen.getAsJsonArray("next_tokens").forEach(token -> left.add(token.getAsString()));
+        }
+
+        String next() {
+            say("token", "channel", channel);
+            if (left.size() > 1) left.remove();
+            return left.peek();
+        }
+    }
+
     private static void connect(JsonObject command) {
-        String token = command.get("token").getAsString();
+        Giver giver = new Giver(command, "");
         Options options = new Options();
-        options.setToken(token);
+        options.setToken(command.get("token").getAsString());
         options.setTokenGetter(new ConnectionTokenGetter() {
             @Override
             public void getConnectionToken(ConnectionTokenEvent event, TokenCallback callback) {
-                callback.Done(null, token);
+                callback.Done(null, giver.next());
             }
         });
         options.setMinReconnectDelay(50);
@@ -114,12 +133,12 @@ public class Phone {
         SubscriptionOptions options = new SubscriptionOptions();
         options.setJoinLeave(chosen.has("joinLeave"));
         if (chosen.has("token")) {
-            String token = chosen.get("token").getAsString();
-            options.setToken(token);
+            Giver giver = new Giver(chosen, channel);
+            options.setToken(chosen.get("token").getAsString());
             options.setTokenGetter(new SubscriptionTokenGetter() {
                 @Override
                 public void getSubscriptionToken(SubscriptionTokenEvent event, TokenCallback callback) {
-                    callback.Done(null, token);
+                    callback.Done(null, giver.next());
                 }
             });
         }
@@ -173,6 +192,10 @@ public class Phone {
             case "history":
                 HistoryOptions.Builder asked = new HistoryOptions.Builder().withReverse(options.has("reverse"));
                 if (options.has("limit")) asked.withLimit(options.get("limit").getAsInt());
+                if (options.has("since")) {
+                    JsonObject since = options.getAsJsonObject("since");
+                    asked.withSince(new StreamPosition(since.get("offset").getAsLong(), since.get("epoch").getAsString()));
+                }
                 client.history(channel, asked.build(), answer(command, (HistoryResult r) -> show(r)));
                 break;
             default: System.exit(0);
