@@ -20,6 +20,7 @@ from typing import Any
 from tests.servers import session
 
 from . import many, servers, soak
+from .goals import judge
 from .http_load import post
 from .report import Report
 from .said import Said
@@ -95,8 +96,8 @@ class Measuring:
     def _best(self, measure_once: Callable[[], Run], rounds: int = ROUNDS) -> Run:
         return min((measure_once() for _ in range(rounds)), key=lambda run: run.cpu_us)
 
-    def _put(self, work: str, number: float, text: str) -> None:
-        self._report.put(work, self._peer.name, number, text)
+    def _put(self, work: str, number: float, text: str, **others: float) -> None:
+        self._report.put(work, self._peer.name, number, text, **others)
 
     def _fan_out(self) -> None:
         peer, few = self._peer, 10 if self._is_slow else 1
@@ -112,6 +113,7 @@ class Measuring:
             line("fan-out to 500, 64 in flight", peer.fan_out, IN_GROUP, 800, 64)
         if peer.live:
             line("fan-out to 500 without history, one at a time", peer.live, IN_GROUP, 200)
+            line("fan-out to 2,000 without history, one at a time", peer.live, EVERYONE, 100)
             if peer.live.mark:
                 line("fan-out to 500 without history, 64 in flight", peer.live, IN_GROUP, 800, 64)
 
@@ -160,7 +162,7 @@ class Measuring:
             post(processes, port, *request, requests=1, connections=1)
         run = self._best(storm)
         text = f"{run.cpu_us / 1e3:.2f} ms CPU each, all live after {run.seconds:.1f} s"
-        self._put("the same, a message missed in each", run.cpu_us / 1e3, text)
+        self._put("the same, a message missed in each", run.cpu_us / 1e3, text, seconds=run.seconds)
 
     def _durable(self, work: str, said: Said, *, connections: int, sends: int) -> None:
         run = max(
@@ -174,7 +176,7 @@ class Measuring:
             f"{run.rate:,.0f}/s, p50 {run.p50_ms:.1f} ms, p99 {run.p99_ms:.1f} ms, {run.cpu_us:.0f} µs CPU, "
             f"PostgreSQL {run.database_cpu / run.count * 1e6:.0f} µs"
         )
-        self._put(work, run.rate, text)
+        self._put(work, run.rate, text, p50_ms=run.p50_ms, p99_ms=run.p99_ms)
 
 
 def main() -> None:
@@ -200,8 +202,11 @@ def main() -> None:
                     soak.measure(client, report, options.soak * 60)
     finally:
         session().stop()
+    judged = [f"| {goal} | {found} | {'yes' if is_reached else 'no'} |" for goal, found, is_reached in judge(report)]
+    goals = ["| goal | found | reached |", "|---|---|---|", *judged]
+    print("\n## Goals\n", *goals, sep="\n")
     if options.write:
-        report.write()
+        report.write(goals)
 
 
 if __name__ == "__main__":

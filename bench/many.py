@@ -41,7 +41,8 @@ def measure(client: LoadClient, peer_go: Path | None, report: Report) -> None:
 def _idle(client: LoadClient, peer_go: Path | None, report: Report) -> None:
     one = _hold_ours(client, further=0)
     work = "10,000 idle connections with one subscription"
-    report.put(work, "Roost", one.memory_kb, f"{one.memory_kb:.1f} KB each, {one.idle_cpu:.1%} of a core for pings")
+    text = f"{one.memory_kb:.1f} KB each, {one.idle_cpu:.1%} of a core for pings"
+    report.put(work, "Roost", one.memory_kb, text, core=one.idle_cpu)
     more = _hold_ours(client, further=FURTHER)
     each = (more.memory_kb - one.memory_kb) * 1024 / FURTHER
     report.put("each further subscription of 10,000", "Roost", each, f"{each:.0f} bytes")
