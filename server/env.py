@@ -147,9 +147,15 @@ class Env(BaseSettings):
     email_from: str = Field("Roost <roost@localhost>", description="Sender of mails.")
 
     # --- push
-    push_provider: Literal["console", "fcm", "memory"] = Field("console", description="What carries pushes by default.")
+    push_provider: Literal["console", "fcm", "memory", "webpush"] = Field(
+        "console", description="What carries pushes by default."
+    )
     fcm_credentials: str = Field("", description="Path of a service account's JSON file, or the JSON itself.")
     fcm_base_url: str = Field("https://fcm.googleapis.com", description="Address of FCM's HTTP v1 API.")
+    vapid_private_key: str = Field(
+        "", description="Key that signs Web Pushes, as PEM or base64url; `manage.py vapid` makes one."
+    )
+    vapid_subject: str = Field("", description="Whom push services write to: a `mailto:` or `https:` address.")
     push_grace_seconds: float = Field(
         5.0,
         ge=0,

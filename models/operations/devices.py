@@ -11,6 +11,7 @@ from .. import drafts, payloads
 from ..conversation import DeviceReceipt
 from ..device import Device
 from ..errors import DeviceNotFound, InvalidInput
+from ..subscriptions import WEBPUSH, BadSubscription, read_subscription
 from . import sessions
 
 MAX_TARGET_CHARACTERS = 4096
@@ -38,7 +39,8 @@ def register(
 
     Raises:
         DeviceNotFound: it does not exist, or is somebody else's.
-        InvalidInput: there is no such platform or kind of target, or something is too long.
+        InvalidInput: there is no such platform or kind of target, something is too long, or the target is no
+            subscription although its provider is ``webpush``.
     """
     device = Device.objects.select_for_update(of=("self",)).filter(id=device_id, user=actor).first()
     if device is None:
@@ -57,6 +59,8 @@ def register(
         if value is not None:
             setattr(device, field, value)
     is_now = (device.push_provider, device.target_kind, device.target)
+    if device.push_provider == WEBPUSH and device.target:
+        _check_subscription(device.target)
     if is_now != was:
         device.target_updated_at = Now()
         _take_over(device)
@@ -115,3 +119,10 @@ def _word(value: str | None, longest: int = MAX_WORD_CHARACTERS) -> str | None:
     if value is not None and (len(value) > longest or not drafts.is_storable(value)):
         raise InvalidInput(f"At most {longest} characters are expected.")
     return value
+
+
+def _check_subscription(target: str) -> None:
+    try:
+        read_subscription(target)
+    except BadSubscription as error:
+        raise InvalidInput(str(error)) from None

@@ -16,7 +16,6 @@ import warnings
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from google.auth.transport.requests import AuthorizedSession, Request
 from requests.adapters import HTTPAdapter
 
 from ..payload import Push
+from ..retry_after import seconds_of
 from .base import Outcome, Verdict
 
 CONNECT_SECONDS = 3.0
@@ -178,10 +178,10 @@ def outcome_of(status: int, headers: Mapping[str, str], body: bytes | None) -> O
     if code in _TARGET_GONE and 400 <= status < 500:
         return Outcome(Verdict.TARGET_GONE, label)
     if status == 429:
-        delay = _retry_after(headers)
+        delay = seconds_of(headers)
         return Outcome(Verdict.RETRY, label, QUOTA_SECONDS if delay is None else delay)
     if status >= 500 or status == 408:
-        return Outcome(Verdict.RETRY, label, _retry_after(headers))
+        return Outcome(Verdict.RETRY, label, seconds_of(headers))
     if status in (401, 403, 404):
         # With a code of FCM's (a missing APNs key, say) it concerns some targets, and may be repaired.
         return Outcome(Verdict.PAUSE if body is not None and not code else Verdict.RETRY, label)
@@ -278,18 +278,6 @@ def _error_code(body: bytes | None) -> str | None:
     except (ValueError, LookupError, TypeError, AttributeError):
         return None
     return next((code for code in codes if isinstance(code, str) and _CODE.fullmatch(code)), None)
-
-
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """``Retry-After`` in seconds from now; it may be a number or a date."""
-    value = headers.get("Retry-After", "").strip()
-    if value.isdecimal():
-        return min(float(value), MAX_TTL_SECONDS)
-    try:
-        until = parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    return max(0.0, (until.astimezone(UTC) - datetime.now(UTC)).total_seconds())
 
 
 def _oauth_code(error: GoogleAuthError) -> str:

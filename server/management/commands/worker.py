@@ -58,8 +58,8 @@ class Command(BaseCommand):
         logs.configure(level=env.log_level, as_json=env.is_production)
         try:
             providers = list(_providers(env))
-        except (OSError, ValueError) as error:
-            raise CommandError(f"ROOST_FCM_CREDENTIALS does not hold a service account: {error}") from None
+        except BadProvider as error:
+            raise CommandError(str(error)) from None
         uvloop.run(_work(env, providers, heartbeat))
 
 
@@ -89,8 +89,17 @@ async def _work(env: Env, providers: list[Provider], heartbeat: Path | None) -> 
     log.info("worker.stopped")
 
 
+class BadProvider(Exception):
+    """A provider is configured, and cannot be made; the text says why."""
+
+
 def _providers(env: Env) -> Iterator[Provider]:
-    """Every provider that is configured; a device may name another than the default."""
+    """
+    Every provider that is configured; a device may name another than the default.
+
+    Raises:
+        BadProvider
+    """
     yield ConsoleProvider()
     if env.push_provider == "memory":
         yield MemoryProvider()
@@ -98,7 +107,23 @@ def _providers(env: Env) -> Iterator[Provider]:
         # Imported here, because firebase-admin takes a second to load.
         from push.providers.fcm import FcmProvider
 
-        yield FcmProvider(env.fcm_credentials, env.fcm_base_url)
+        try:
+            yield FcmProvider(env.fcm_credentials, env.fcm_base_url)
+        except (OSError, ValueError) as error:
+            raise BadProvider(f"ROOST_FCM_CREDENTIALS does not hold a service account: {error}") from None
+    if env.vapid_private_key or env.push_provider == "webpush":
+        yield _webpush(env)
+
+
+def _webpush(env: Env) -> Provider:
+    try:
+        from push.providers.webpush import WebPushProvider
+    except ImportError:
+        raise BadProvider("Web Push needs the extra: pip install 'roost[webpush]'") from None
+    try:
+        return WebPushProvider(env.vapid_private_key, env.vapid_subject)
+    except ValueError as error:
+        raise BadProvider(f"ROOST_VAPID_PRIVATE_KEY or ROOST_VAPID_SUBJECT does not fit: {error}") from None
 
 
 async def _maintain() -> None:

@@ -116,6 +116,25 @@ def test_a_push_token_belongs_to_whoever_registered_it_last() -> None:
     assert Device.objects.get(id=his).target == "same-phone"
 
 
+@pytest.mark.parametrize(
+    "target",
+    [
+        "no JSON",
+        "{}",
+        '{"endpoint": "http://push.example.com/a", "keys": {"p256dh": "", "auth": ""}}',
+        '{"endpoint": "https://push.example.com/a", "keys": {"p256dh": "AAAA", "auth": "AAAA"}}',
+    ],
+)
+def test_a_target_of_web_push_is_a_subscription(target: str) -> None:
+    alice = make_user("Alice")
+    device = make_session(alice).session.device_id
+
+    with pytest.raises(errors.InvalidInput, match="subscription"):
+        devices.register(actor=alice.id, device_id=device, platform="web", push_provider="webpush", target=target)
+
+    assert Device.objects.get(id=device).target == ""
+
+
 def test_nobody_touches_the_device_of_another() -> None:
     alice, bob = make_user("Alice"), make_user("Bob")
     device = make_session(alice).session.device_id
