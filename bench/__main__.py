@@ -108,14 +108,12 @@ class Measuring:
 
         line("fan-out to 500, one at a time", peer.fan_out, IN_GROUP, 200 // few)
         line("fan-out to 2,000, one at a time", peer.to_everyone(), EVERYONE, 100 // few)
-        # Several messages share a frame then, and what is in a compressed one is not counted.
-        if not self._is_slow and peer.fan_out.mark:
+        if not self._is_slow:
             line("fan-out to 500, 64 in flight", peer.fan_out, IN_GROUP, 800, 64)
         if peer.live:
             line("fan-out to 500 without history, one at a time", peer.live, IN_GROUP, 200)
             line("fan-out to 2,000 without history, one at a time", peer.live, EVERYONE, 100)
-            if peer.live.mark:
-                line("fan-out to 500 without history, 64 in flight", peer.live, IN_GROUP, 800, 64)
+            line("fan-out to 500 without history, 64 in flight", peer.live, IN_GROUP, 800, 64)
 
     def _rpc(self) -> None:
         sends = 40 if self._is_slow else 200

@@ -31,6 +31,9 @@
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
+#ifndef WITHOUT_ZLIB
+#include <zlib.h>
+#endif
 
 enum { FIRST_BUFFER = 1 << 13, LAST_BUFFER = 1 << 22, STALL_MS = 10000 };
 
@@ -248,6 +251,27 @@ static int count(const unsigned char *from, uint64_t length, Message mark) {
   return hits;
 }
 
+// A compressed message (RFC 7692) as it was before, for one that needs no other to be read; valid until the next call.
+static Message inflated(const unsigned char *from, uint64_t length) {
+#ifdef WITHOUT_ZLIB
+  fprintf(stderr, "a compressed message, and no zlib to read it with\n");
+  exit(1);
+#else
+  static const unsigned char end[4] = {0, 0, 255, 255};
+  static unsigned char text[LAST_BUFFER];
+  static z_stream stream;
+  if (!stream.state) inflateInit2(&stream, -15);
+  inflateReset(&stream);
+  stream.next_out = text, stream.avail_out = sizeof text;
+  stream.next_in = (unsigned char *)from, stream.avail_in = length;
+  int first = inflate(&stream, Z_SYNC_FLUSH);
+  stream.next_in = (unsigned char *)end, stream.avail_in = sizeof end;
+  int last = inflate(&stream, Z_SYNC_FLUSH);
+  if (first != Z_OK || (last != Z_OK && last != Z_BUF_ERROR)) { fprintf(stderr, "a message cannot be decompressed\n"); exit(1); }
+  return (Message){(char *)text, sizeof text - stream.avail_out};
+#endif
+}
+
 // The protocol's ping in both encodings, and Socket.IO's: the same comes back, or "3" for the last.
 static int answer_ping(Connection *c, const unsigned char *frame, uint64_t length) {
   if (length == 2 && !memcmp(frame, "{}", 2)) send_frame(c->fd, "{}", 2);
@@ -365,7 +389,9 @@ int main(int argc, char **argv) {
       int from = 0, head;
       uint64_t length;
       for (; frame_at(c, from, &head, &length); from += head + length) {
-        int hits = answer_ping(c, c->buffer + from + head, length) ? 0 : count(c->buffer + from + head, length, mark);
+        Message said = {(char *)c->buffer + from + head, length};
+        if (c->buffer[from] & 0x40) said = inflated(c->buffer + from + head, length);
+        int hits = answer_ping(c, (unsigned char *)said.bytes, said.length) ? 0 : count((unsigned char *)said.bytes, said.length, mark);
         total += hits;
         c->seen += hits;
         if (echo && hits) {

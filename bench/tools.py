@@ -54,7 +54,10 @@ class Programs:
 
     def _compile(self, name: str) -> Path:
         program = self._folder / name
-        subprocess.run(["gcc", "-O2", "-o", str(program), str(HERE / f"{name}.c")], check=True)
+        command = ["gcc", "-O2", "-o", str(program), str(HERE / f"{name}.c")]
+        # Only compressed messages need zlib to be read.
+        if subprocess.run([*command, "-lz"], stderr=subprocess.DEVNULL, check=False).returncode:
+            subprocess.run([*command, "-DWITHOUT_ZLIB"], check=True)
         return program
 
     def _build_go(self) -> Path | None:
