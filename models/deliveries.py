@@ -102,8 +102,8 @@ class Result:
     What became of a claimed delivery.
 
     Pending again means: after ``delay_seconds``, if the claim still holds. ``gone_target`` is the target that the
-    provider does not know any more, ``provider`` the queue to move to. An attempt that never reached the provider
-    ``counts`` not.
+    provider does not know any more, since ``gone_at`` if it said that; ``provider`` is the queue to move to. An attempt
+    that never reached the provider ``counts`` not.
     """
 
     delivery: DueDelivery
@@ -113,3 +113,4 @@ class Result:
     counts: bool = True
     provider: str | None = None
     gone_target: str | None = field(default=None, repr=False)
+    gone_at: datetime | None = None

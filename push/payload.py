@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
+import regex
+
 from models.deliveries import DueDelivery
 
 # FCM and APNs take 4,096 bytes. Even if every character below must be escaped in JSON (two bytes for one), title and
@@ -19,6 +21,8 @@ MAX_TITLE_BYTES = 256
 MAX_BODY_BYTES = 1_024
 
 _ELLIPSIS = "…"
+# What a person takes for one character: a letter with its marks, an emoji family (UAX 29).
+_GRAPHEME = regex.compile(r"\X")
 # Control characters show nothing on a lock screen, and cost six bytes each in JSON. Line breaks and tabs stay.
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
@@ -71,12 +75,19 @@ def render(delivery: DueDelivery, *, badge: int) -> Push:
 
 
 def cut(text: str, max_bytes: int) -> str:
-    """Shorten a text to so many bytes of UTF-8, never inside a character; what was cut ends in an ellipsis."""
+    """Shorten a text to so many bytes of UTF-8, never inside a grapheme; what was cut ends in an ellipsis."""
     encoded = text.encode()
     if len(encoded) <= max_bytes:
         return text
     kept = encoded[: max_bytes - len(_ELLIPSIS.encode())].decode(errors="ignore")
-    return kept.rstrip() + _ELLIPSIS
+    return kept[: _last_boundary(text, len(kept))].rstrip() + _ELLIPSIS
+
+
+def _last_boundary(text: str, end: int) -> int:
+    """Where the last grapheme ends that does not reach beyond ``end``; ``end`` itself if the first one does."""
+    # From the beginning: which halves make a flag is only known from there. One more character shows what goes on.
+    ends = (match.end() for match in _GRAPHEME.finditer(text, 0, end + 1))
+    return max((found for found in ends if found <= end), default=end)
 
 
 def _words(delivery: DueDelivery) -> tuple[str, str]:

@@ -211,7 +211,15 @@ class Sender:
         self._accepted()
         if outcome.verdict is Verdict.TARGET_GONE:
             self.counts.dropped += 1
-            return Result(delivery=delivery, state=State.DROPPED, reason=outcome.code, gone_target=delivery.target)
+            return Result(
+                delivery=delivery,
+                state=State.DROPPED,
+                reason=outcome.code,
+                # In case that it is in use again.
+                delay_seconds=backoff.retry_delay(delivery.attempts),
+                gone_target=delivery.target,
+                gone_at=outcome.gone_at,
+            )
         if outcome.verdict is Verdict.REJECTED:
             self.counts.dead += 1
             return Result(delivery=delivery, state=State.DEAD, reason=outcome.code)

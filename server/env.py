@@ -147,11 +147,19 @@ class Env(BaseSettings):
     email_from: str = Field("Roost <roost@localhost>", description="Sender of mails.")
 
     # --- push
-    push_provider: Literal["console", "fcm", "memory", "webpush"] = Field(
+    push_provider: Literal["console", "fcm", "apns", "webpush", "memory"] = Field(
         "console", description="What carries pushes by default."
     )
     fcm_credentials: str = Field("", description="Path of a service account's JSON file, or the JSON itself.")
     fcm_base_url: str = Field("https://fcm.googleapis.com", description="Address of FCM's HTTP v1 API.")
+    apns_key: str = Field("", description="Path of Apple's `.p8` key for token-based pushes, or its text.")
+    apns_key_id: str = Field("", description="Id of that key.")
+    apns_team_id: str = Field("", description="Id of the developer team that it belongs to.")
+    apns_topic: str = Field("", description="Bundle id of the app that pushes go to.")
+    apns_base_url: str = Field(
+        "https://api.push.apple.com",
+        description="Address of Apple's push service; the sandbox is `https://api.sandbox.push.apple.com`.",
+    )
     vapid_private_key: str = Field(
         "", description="Key that signs Web Pushes, as PEM or base64url; `manage.py vapid` makes one."
     )

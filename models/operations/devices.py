@@ -61,8 +61,10 @@ def register(
     is_now = (device.push_provider, device.target_kind, device.target)
     if device.push_provider == WEBPUSH and device.target:
         _check_subscription(device.target)
-    if is_now != was:
+    if is_now != was or target:
+        # Also the same target again: the app says that it is in use.
         device.target_updated_at = Now()
+    if is_now != was:
         _take_over(device)
     device.last_seen_at = Now()
     device.save()

@@ -8,6 +8,7 @@ once, each skipping the rows that another one holds.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -167,6 +168,10 @@ def _in_order(results: Sequence[Result]) -> list[Result]:
 
 def _try_the_new_target(result: Result) -> Result:
     device = Device.objects.filter(id=result.delivery.device_id)
-    if device.filter(target=result.gone_target).update(target="", target_updated_at=None):
+    sent_to = device.filter(target=result.gone_target)
+    if result.gone_at and sent_to.filter(target_updated_at__gt=result.gone_at).exists():
+        # The app has registered the same target again since: it is in use, whatever the provider knew before.
+        return replace(result, state=State.PENDING, gone_target=None)
+    if sent_to.update(target="", target_updated_at=None):
         return result
-    return Result(delivery=result.delivery, state=State.PENDING, reason=result.reason)
+    return replace(result, state=State.PENDING, delay_seconds=0.0, gone_target=None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from datetime import datetime
 from enum import Enum, auto
 from typing import Protocol
 
@@ -26,11 +27,16 @@ class Verdict(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a try went; ``code`` is the provider's word for it, without anything secret or personal."""
+    """
+    How a try went; ``code`` is the provider's word for it, without anything secret or personal.
+
+    ``gone_at`` is since when a target is gone, if the provider says so: a device that registered later keeps it.
+    """
 
     verdict: Verdict
     code: str = ""
     retry_after: float | None = None
+    gone_at: datetime | None = None
 
 
 class Provider(Protocol):

@@ -53,8 +53,9 @@ class FcmProvider:
     """Sends through FCM with bounded threads and one connection for each."""
 
     name = "fcm"
+    concurrency = 64
 
-    def __init__(self, credentials: str, base_url: str, *, concurrency: int = 64) -> None:
+    def __init__(self, credentials: str, base_url: str, *, concurrency: int = concurrency) -> None:
         """
         Args:
             credentials: path of a service account's JSON file, or the JSON itself. Its ``token_uri`` is honoured.

@@ -86,9 +86,17 @@ def test_control_characters_are_left_out() -> None:
         ("😀😀😀", 8, "😀…"),
         ("😀😀😀", 6, "…"),
         ("two words", 7, "two…"),
+        # A family is four people and three joiners, 25 bytes; a flag is two letters, 8 bytes.
+        ("ab" + "👨‍👩‍👧‍👦" * 3, 40, "ab👨‍👩‍👧‍👦…"),
+        ("👍🏽" * 3, 14, "👍🏽…"),
+        ("x" + "🇩🇪" * 3, 16, "x🇩🇪…"),
+        ("e\u0301" * 3, 8, "e\u0301…"),
+        ("مُحَمَّد", 10, "مُ…"),
+        # Nobody writes so: cut all the same, instead of leaving nothing.
+        ("e" + "\u0301" * 50, 10, "e" + "\u0301" * 3 + "…"),
     ],
 )
-def test_texts_are_cut_between_characters(text: str, max_bytes: int, expected: str) -> None:
+def test_texts_are_cut_between_graphemes(text: str, max_bytes: int, expected: str) -> None:
     assert cut(text, max_bytes) == expected
 
 

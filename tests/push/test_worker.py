@@ -325,6 +325,21 @@ def test_a_missing_target_is_forgotten(scene: Scene, provider: MemoryProvider) -
     assert Device.objects.get(id=scene.anns_phone.id).target == scene.anns_phone.target
 
 
+@pytest.mark.parametrize(("minutes", "is_kept"), [(-1, False), (1, True)])
+def test_a_target_is_forgotten_unless_it_was_registered_after_the_provider_missed_it(
+    scene: Scene, provider: MemoryProvider, minutes: int, is_kept: bool
+) -> None:
+    missed_at = timezone.now() - timedelta(hours=1)
+    scene.beas_device.update(target_updated_at=missed_at + timedelta(minutes=minutes))
+    provider.outcomes[scene.beas_phone.target] = [Outcome(Verdict.TARGET_GONE, "410_Unregistered", gone_at=missed_at)]
+
+    work(make_worker(provider), until=lambda: Delivery.objects.filter(reason="410_Unregistered").exists())
+
+    assert scene.beas_device.get().target == (scene.beas_phone.target if is_kept else "")
+    assert states() == [("pending" if is_kept else "dropped", "410_Unregistered")]
+    assert (Delivery.objects.get().not_before - timezone.now() > timedelta(seconds=5)) == is_kept
+
+
 def test_a_target_that_was_replaced_meanwhile_is_kept_and_used(scene: Scene) -> None:
     class Reregisters(MemoryProvider):
         """The phone registers anew while the provider says that the old target is gone."""

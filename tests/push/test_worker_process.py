@@ -22,6 +22,7 @@ from django.db import connection, transaction
 from models.conversation import Conversation
 from models.notification import Delivery, Notification
 from models.user import User
+from push.providers.fcm import FcmProvider
 from tests.fcm import Answer, Fcm, refusal
 from tests.push.scene import make_conversation, make_person, make_phone, nothing_is_pending, states, write
 from tests.servers import ServerProcess, session
@@ -246,12 +247,16 @@ def test_sigterm_finishes_what_is_in_flight(fcm: Fcm, scene: Scene, start_worker
 
 
 def test_two_workers_share_the_work(fcm: Fcm, scene: Scene, start_worker: StartWorker) -> None:
-    fcm.delay_seconds = 0.02
-    workers = [start_worker(), start_worker()]
-    await_that(lambda: all("worker.started" in worker.log for worker in workers))
+    release = threading.Event()
+    fcm.always = Answer(hold=release)
     for number in range(150):
         write(scene.group, scene.ann, f"number {number}")
+    workers = [start_worker(), start_worker()]
 
+    # More than one worker has slots: neither can take all of them, however late the other one starts.
+    await_that(lambda: fcm.in_flight > FcmProvider.concurrency, workers[0])
+    fcm.always = None
+    release.set()
     await_that(lambda: Delivery.objects.filter(state="sent").count() == 300, workers[0], seconds=60)
 
     assert all("push.sent" in worker.log for worker in workers)

@@ -111,8 +111,22 @@ def _providers(env: Env) -> Iterator[Provider]:
             yield FcmProvider(env.fcm_credentials, env.fcm_base_url)
         except (OSError, ValueError) as error:
             raise BadProvider(f"ROOST_FCM_CREDENTIALS does not hold a service account: {error}") from None
+    if env.apns_key or env.push_provider == "apns":
+        yield _apns(env)
     if env.vapid_private_key or env.push_provider == "webpush":
         yield _webpush(env)
+
+
+def _apns(env: Env) -> Provider:
+    try:
+        from push.providers.apns import ApnsKey, ApnsProvider
+    except ImportError:
+        raise BadProvider("Apple's push service needs the extra: pip install 'roost[apns]'") from None
+    try:
+        key = ApnsKey.read(env.apns_key, env.apns_key_id, env.apns_team_id)
+        return ApnsProvider(key, env.apns_topic, env.apns_base_url)
+    except (OSError, ValueError) as error:
+        raise BadProvider(f"ROOST_APNS_KEY or what belongs to it does not fit: {error}") from None
 
 
 def _webpush(env: Env) -> Provider:
