@@ -1,13 +1,12 @@
 """
 Works off the queue of one provider: claim what is due, decide, deliver, record.
 
-A provider has its own slots and its own pause, so that the outage of one delays nobody else's pushes.
+A provider has its own slots and its own breaker, so that the outage of one delays nobody else's pushes.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from uuid import UUID
@@ -20,6 +19,7 @@ from models.operations import notifications as operations
 from models.queries import notifications as queries
 
 from . import backoff
+from .breaker import Breaker
 from .decision import reason_to_drop
 from .payload import Push, render
 from .providers.base import Outcome, Provider, Verdict, fingerprint
@@ -37,41 +37,6 @@ GATHER_SECONDS = 0.02
 MAX_RETRY_SECONDS = 28 * 86_400.0
 
 
-class Pause:
-    """Whether a provider may be asked. After a pause one push goes first; the others follow when it got through."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._until = 0.0
-        self._failures = 0
-
-    @property
-    def is_on(self) -> bool:
-        return self._clock() < self._until
-
-    @property
-    def is_probing(self) -> bool:
-        """The pause is over, and nothing has got through since."""
-        return self._failures > 0 and not self.is_on
-
-    def refused(self) -> float | None:
-        """The provider refuses us. Return the length of the pause that begins, or None if one is on already."""
-        if self.is_on:
-            return None
-        self._failures += 1
-        seconds = backoff.pause_delay(self._failures)
-        self._until = self._clock() + seconds
-        return seconds
-
-    def accepted(self) -> bool:
-        """The provider listens. True if that ends a probe."""
-        if not self.is_probing:
-            # Also what was accepted before the refusal and is only answered now.
-            return False
-        self._failures = 0
-        return True
-
-
 @dataclass(slots=True)
 class Counts:
     """What one sender has done since it was started; part of the heartbeat."""
@@ -87,7 +52,7 @@ class Sender:
 
     def __init__(self, provider: Provider, recorder: Recorder, *, default_provider: str, providers: frozenset[str]):
         self.provider = provider
-        self.pause = Pause()
+        self.breaker = Breaker(provider.concurrency)
         self.counts = Counts()
         self._recorder = recorder
         self._default_provider = default_provider
@@ -124,10 +89,7 @@ class Sender:
                 task.cancel()
 
     def _free_slots(self) -> int:
-        if self.pause.is_on:
-            return 0
-        slots = 1 if self.pause.is_probing else self.provider.concurrency
-        return max(0, slots - len(self._in_flight))
+        return max(0, self.breaker.slots - len(self._in_flight))
 
     async def _prepare(self, due: Sequence[DueDelivery]) -> list[tuple[Push, DueDelivery]]:
         """Record what needs no provider, and make the pushes of the rest."""
@@ -202,10 +164,11 @@ class Sender:
 
     def _result(self, delivery: DueDelivery, outcome: Outcome) -> Result:
         if outcome.verdict is Verdict.PAUSE:
-            self._refused(outcome)
+            self._paused(outcome, self.breaker.refused())
             return Result(delivery=delivery, state=State.PENDING, reason=outcome.code, counts=False)
         if outcome.verdict is Verdict.RETRY:
             self.counts.retried += 1
+            self._paused(outcome, self.breaker.failed())
             delay = min(backoff.retry_delay(delivery.attempts, outcome.retry_after), MAX_RETRY_SECONDS)
             return Result(delivery=delivery, state=State.PENDING, reason=outcome.code, delay_seconds=delay)
         self._accepted()
@@ -226,11 +189,10 @@ class Sender:
         self.counts.sent += 1
         return Result(delivery=delivery, state=State.SENT)
 
-    def _refused(self, outcome: Outcome) -> None:
-        seconds = self.pause.refused()
+    def _paused(self, outcome: Outcome, seconds: float | None) -> None:
         if seconds is not None:
             log.error("push.provider_paused", provider=self.provider.name, code=outcome.code, seconds=round(seconds, 1))
 
     def _accepted(self) -> None:
-        if self.pause.accepted():
+        if self.breaker.accepted():
             log.info("push.provider_resumed", provider=self.provider.name)

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Collection, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
 
 import pytest
@@ -425,6 +425,37 @@ def test_a_refusing_provider_is_paused_everything_kept_and_sent_after_the_repair
     assert len(provider.sent) == len({push.push_id for push in provider.sent}) == 6
     assert states() == [("sent", "")] * 6
     assert {delivery.attempts for delivery in deliveries()} == {1}
+
+
+def test_an_outage_is_probed_and_no_herd_comes_after_it(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sender.backoff, "pause_delay", lambda failures: 0.2)
+    monkeypatch.setattr(sender.backoff, "retry_delay", lambda attempts, retry_after=None: 0.01)
+    for number in range(40):
+        write(scene.group, scene.ann, f"number {number}")
+
+    class Away(MemoryProvider):
+        """Fails until three single pushes have probed it; notes how many come at once."""
+
+        at_once = 0
+        seen: ClassVar[list[int]] = []
+
+        async def deliver(self, push: Push) -> Outcome:
+            self.at_once += 1
+            self.seen.append(self.at_once)
+            await asyncio.sleep(0.02)
+            self.at_once -= 1
+            if len(self.seen) < self.concurrency + 3:
+                return Outcome(Verdict.RETRY, "http_503")
+            return await super().deliver(push)
+
+    provider = Away(concurrency=16)
+    work(make_worker(provider), seconds=20)
+
+    outage, after = provider.seen[:18], provider.seen[18:]
+    assert sorted(outage) == sorted([*range(1, 17), 1, 1])
+    assert after[0] == 1
+    assert max(after[:3]) <= 2
+    assert states() == [("sent", "")] * 41
 
 
 def test_while_one_provider_is_paused_another_sends(scene: Scene) -> None:

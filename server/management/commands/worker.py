@@ -195,7 +195,7 @@ class Heartbeat:
             "planned": self._worker.planned,
             "providers": {
                 sender.provider.name: {
-                    "paused": sender.pause.is_on,
+                    "paused": sender.breaker.is_open,
                     "sent": sender.counts.sent,
                     "dropped": sender.counts.dropped,
                     "retried": sender.counts.retried,
