@@ -7,7 +7,7 @@ Pure. What a provider makes of it (blocks, headers) is the provider's business.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from uuid import UUID
 
@@ -19,6 +19,8 @@ from models.deliveries import DueDelivery
 # body are 2,560 bytes; the ids and names beside them stay under 1,000.
 MAX_TITLE_BYTES = 256
 MAX_BODY_BYTES = 1_024
+
+NEW_MESSAGE = "New message"
 
 _ELLIPSIS = "…"
 # What a person takes for one character: a letter with its marks, an emoji family (UAX 29).
@@ -74,6 +76,12 @@ def render(delivery: DueDelivery, *, badge: int) -> Push:
     )
 
 
+def ids_only(push: Push) -> Push:
+    """The same push without words and names: the app asks for what the ids name."""
+    data = {**push.data, "title": NEW_MESSAGE, "body": ""}
+    return replace(push, title=NEW_MESSAGE, body="", data=data)
+
+
 def cut(text: str, max_bytes: int) -> str:
     """Shorten a text to so many bytes of UTF-8, never inside a grapheme; what was cut ends in an ellipsis."""
     encoded = text.encode()
@@ -92,7 +100,7 @@ def _last_boundary(text: str, end: int) -> int:
 
 def _words(delivery: DueDelivery) -> tuple[str, str]:
     sender = _clean(delivery.sender_name) or "Someone"
-    text = _clean(delivery.text) or "New message"
+    text = _clean(delivery.text) or NEW_MESSAGE
     group = _clean(delivery.conversation_title)
     if delivery.conversation_kind == "direct" or not group:
         return cut(sender, MAX_TITLE_BYTES), cut(text, MAX_BODY_BYTES)

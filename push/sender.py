@@ -21,7 +21,7 @@ from models.queries import notifications as queries
 from . import backoff
 from .breaker import Breaker
 from .decision import reason_to_drop
-from .payload import Push, render
+from .payload import Push, ids_only, render
 from .providers.base import Outcome, Provider, Verdict, fingerprint
 from .recorder import Recorder
 
@@ -152,6 +152,13 @@ class Sender:
         await self._recorder.record([result])
 
     async def _try(self, push: Push) -> Outcome:
+        outcome = await self._attempt(push)
+        if outcome.verdict is Verdict.TOO_BIG:
+            log.warning("push.too_big", push_id=str(push.push_id), provider=self.provider.name, code=outcome.code)
+            outcome = await self._attempt(ids_only(push))
+        return outcome
+
+    async def _attempt(self, push: Push) -> Outcome:
         try:
             async with asyncio.timeout(DELIVER_SECONDS):
                 return await self.provider.deliver(push)
@@ -183,7 +190,7 @@ class Sender:
                 gone_target=delivery.target,
                 gone_at=outcome.gone_at,
             )
-        if outcome.verdict is Verdict.REJECTED:
+        if outcome.verdict in (Verdict.REJECTED, Verdict.TOO_BIG):
             self.counts.dead += 1
             return Result(delivery=delivery, state=State.DEAD, reason=outcome.code)
         self.counts.sent += 1

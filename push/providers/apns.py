@@ -105,7 +105,7 @@ class ApnsProvider:
             return Outcome(Verdict.REJECTED, "bad_target")
         body = wire_json(push)
         if len(body) > MAX_PAYLOAD_BYTES:
-            return Outcome(Verdict.REJECTED, "too_big")
+            return Outcome(Verdict.TOO_BIG, "too_big")
         headers = {"authorization": self._tokens.header(), **_headers(push), "apns-topic": self._topic}
         try:
             response = await self._client().post(
@@ -187,7 +187,7 @@ def outcome_of(status: int, headers: Mapping[str, str], body: bytes) -> Outcome:
         return Outcome(Verdict.RETRY, code, seconds_of(headers))
     if status in (403, 404, 405) or status < 400 or reason in _OUR_SETTINGS:
         return Outcome(Verdict.PAUSE, code)
-    return Outcome(Verdict.REJECTED, "too_big" if status == 413 else code)
+    return Outcome(Verdict.TOO_BIG if status == 413 else Verdict.REJECTED, code)
 
 
 def _headers(push: Push) -> dict[str, str]:

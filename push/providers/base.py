@@ -19,6 +19,8 @@ class Verdict(Enum):
     TARGET_GONE = auto()
     # Try this push again later.
     RETRY = auto()
+    # Once more, with ids instead of words; if that is too big as well, no repetition will help.
+    TOO_BIG = auto()
     # Our mistake, or this push's: no repetition will help, and the target is fine.
     REJECTED = auto()
     # The provider refuses us, not this push: keep everything and ask again later.

@@ -189,7 +189,7 @@ def outcome_of(status: int, headers: Mapping[str, str], body: bytes | None) -> O
     if status < 400:
         # A redirect: the base address is wrong.
         return Outcome(Verdict.PAUSE, label)
-    return Outcome(Verdict.REJECTED, label)
+    return Outcome(Verdict.TOO_BIG if status == 413 or _says_too_big(body) else Verdict.REJECTED, label)
 
 
 def _message(push: Push) -> messaging.Message:
@@ -279,6 +279,14 @@ def _error_code(body: bytes | None) -> str | None:
     except (ValueError, LookupError, TypeError, AttributeError):
         return None
     return next((code for code in codes if isinstance(code, str) and _CODE.fullmatch(code)), None)
+
+
+def _says_too_big(body: bytes | None) -> bool:
+    # There is no code of its own for it, only the text of INVALID_ARGUMENT.
+    try:
+        return "too big" in json.loads(body or b"{}")["error"]["message"].lower()
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return False
 
 
 def _oauth_code(error: GoogleAuthError) -> str:

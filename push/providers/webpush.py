@@ -89,7 +89,7 @@ class WebPushProvider:
         except (BadSubscription, WebPushException, ValueError):
             return Outcome(Verdict.REJECTED, "bad_subscription")
         except TooBig:
-            return Outcome(Verdict.REJECTED, "too_big")
+            return Outcome(Verdict.TOO_BIG, "too_big")
         url = URL(subscription.endpoint)
         if _is_address(url.host or "") and not self._allows(url.host or ""):
             return Outcome(Verdict.REJECTED, "address_not_public")
@@ -228,7 +228,7 @@ def outcome_of(status: int, headers: Mapping[str, str]) -> Outcome:
         return Outcome(Verdict.RETRY, code, seconds_of(headers) or QUOTA_SECONDS)
     if status >= 500 or status == 408 or status in _REFUSED:
         return Outcome(Verdict.RETRY, code, seconds_of(headers))
-    return Outcome(Verdict.REJECTED, "too_big" if status == 413 else code)
+    return Outcome(Verdict.TOO_BIG if status == 413 else Verdict.REJECTED, code)
 
 
 def is_public(address: str) -> bool:

@@ -7,7 +7,7 @@ from django.utils import timezone
 
 from models.device import Device
 from models.notification import Delivery
-from push import sender, worker
+from push import payload, sender, worker
 from push.providers import fcm as fcm_module
 from push.providers.fcm import FcmProvider
 from tests.fcm import Answer, Fcm, refusal
@@ -121,3 +121,24 @@ def test_the_badge_is_absolute(fcm: Fcm) -> None:
     deliver(fcm)
 
     assert fcm.phones[phone.target].badge == 3
+
+
+def test_too_big_for_a_hundred_phones_ids_arrive_and_no_target_is_lost(
+    fcm: Fcm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ann, bea = make_person("Ann"), make_person("Bea")
+    phones = [make_phone(bea, platform=("android", "ios")[number % 2]) for number in range(100)]
+    message = write(make_conversation(ann, bea, title="Secret club"), ann, "w" * 3_000)
+    # As if we had counted wrongly: the words are cut to what never fits.
+    monkeypatch.setattr(payload, "MAX_BODY_BYTES", 8_000)
+    monkeypatch.setattr(payload, "cut", lambda text, max_bytes: text * 2)
+
+    deliver(fcm)
+
+    assert states() == [("sent", "")] * 100
+    assert Device.objects.filter(target="").count() == 0
+    for phone in phones:
+        received = fcm.phones[phone.target].received
+        assert [push["data"]["message"] for push in received] == [str(message.id)]
+        assert "www" not in str(received)
+        assert fcm.phones[phone.target].shown == [("New message", "")]

@@ -162,7 +162,7 @@ GONE_AT = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
         (Answer(400, "TopicDisallowed"), Outcome(Verdict.PAUSE, "400_TopicDisallowed")),
         (Answer(400, "BadDeviceToken"), Outcome(Verdict.REJECTED, "400_BadDeviceToken")),
         (Answer(400, "not a word, and much too long for one " * 3), Outcome(Verdict.REJECTED, "http_400")),
-        (Answer(413, "PayloadTooLarge"), Outcome(Verdict.REJECTED, "too_big")),
+        (Answer(413, "PayloadTooLarge"), Outcome(Verdict.TOO_BIG, "413_PayloadTooLarge")),
     ],
     ids=lambda value: value.code if isinstance(value, Outcome) else "",
 )

@@ -95,7 +95,7 @@ async def test_each_service_is_told_its_own_audience(
         (404, Outcome(Verdict.TARGET_GONE, "http_404")),
         (410, Outcome(Verdict.TARGET_GONE, "http_410")),
         (400, Outcome(Verdict.REJECTED, "http_400")),
-        (413, Outcome(Verdict.REJECTED, "too_big")),
+        (413, Outcome(Verdict.TOO_BIG, "http_413")),
         (401, Outcome(Verdict.RETRY, "http_401")),
         (403, Outcome(Verdict.RETRY, "http_403")),
         (429, Outcome(Verdict.RETRY, "http_429", webpush.QUOTA_SECONDS)),
@@ -258,7 +258,7 @@ async def test_a_point_that_is_not_on_the_curve_is_dead(provider: WebPushProvide
 async def test_what_no_service_takes_is_not_sent(service: PushService, provider: WebPushProvider) -> None:
     push = push_to(service.subscribe())
     long = replace(push, data={**push.data, "more": "x" * webpush.MAX_PLAIN_BYTES})
-    assert await provider.deliver(long) == Outcome(Verdict.REJECTED, "too_big")
+    assert await provider.deliver(long) == Outcome(Verdict.TOO_BIG, "too_big")
     assert service.received == []
 
 
