@@ -31,12 +31,18 @@ class DueNotification:
 
 @dataclass(frozen=True, slots=True)
 class Recipient:
-    """A device that a notification may have to wake. ``provider`` is empty for the deployment's default."""
+    """
+    A device of somebody whom a notification concerns. ``provider`` is empty for the deployment's default.
+
+    Devices that cannot be woken are listed as well: that one of them is in use delays the pushes to the others.
+    """
 
     notification_id: UUID
     user_id: UUID
     device_id: UUID
     provider: str
+    has_target: bool
+    was_just_seen: bool
 
 
 @dataclass(frozen=True, slots=True)

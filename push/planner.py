@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
@@ -46,6 +46,7 @@ class Schedule:
 
     default_provider: str
     grace_seconds: float
+    active_elsewhere_seconds: float
     ttl_seconds: float
 
 
@@ -88,19 +89,27 @@ class Planner:
         self, group: Sequence[DueNotification], recipients: Sequence[Recipient], connected: Collection[UUID]
     ) -> list[NewDelivery]:
         sent_at = {notification.id: notification.created_at for notification in group}
-        grace = timedelta(seconds=self._schedule.grace_seconds)
         ttl = timedelta(seconds=self._schedule.ttl_seconds)
+        active = _active_devices(recipients, connected)
         return [
             NewDelivery(
                 id=new_id(),
                 recipient=recipient,
                 provider=recipient.provider or self._schedule.default_provider,
-                not_before=sent_at[recipient.notification_id]
-                + (grace if recipient.device_id in connected else timedelta()),
+                not_before=sent_at[recipient.notification_id] + self._delay(recipient, connected, active),
                 expires_at=sent_at[recipient.notification_id] + ttl,
             )
             for recipient in recipients
+            if recipient.has_target
         ]
+
+    def _delay(self, recipient: Recipient, connected: Collection[UUID], active: Mapping[UUID, set[UUID]]) -> timedelta:
+        """How long this device may be spared: it hears of the message by itself, or its user reads it elsewhere."""
+        if recipient.device_id in connected:
+            return timedelta(seconds=self._schedule.grace_seconds)
+        if active[recipient.user_id] - {recipient.device_id}:
+            return timedelta(seconds=self._schedule.active_elsewhere_seconds)
+        return timedelta()
 
     async def _next_page(self, group: Sequence[DueNotification], after: UUID) -> UUID | None:
         if len(group) > 1:
@@ -123,6 +132,15 @@ class Planner:
             log.warning("push.connected_unknown", error=type(error).__name__)
             answer = None
         return device_ids if answer is None else frozenset(answer)
+
+
+def _active_devices(recipients: Sequence[Recipient], connected: Collection[UUID]) -> dict[UUID, set[UUID]]:
+    """Each user's devices that are in use."""
+    active: dict[UUID, set[UUID]] = {recipient.user_id: set() for recipient in recipients}
+    for recipient in recipients:
+        if recipient.was_just_seen or recipient.device_id in connected:
+            active[recipient.user_id].add(recipient.device_id)
+    return active
 
 
 def _groups(notifications: Sequence[DueNotification]) -> Iterator[list[DueNotification]]:

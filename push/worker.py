@@ -82,8 +82,9 @@ class Worker:
         self._on_beat()
         if planned:
             self._wake_senders()
-            # Devices with a live socket become due then; the poll would be up to a second late.
-            asyncio.get_running_loop().call_later(self._schedule.grace_seconds, self._wake_senders)
+            # The devices that were spared become due then; the poll would be up to a second late.
+            for seconds in (self._schedule.grace_seconds, self._schedule.active_elsewhere_seconds):
+                asyncio.get_running_loop().call_later(seconds, self._wake_senders)
         return planned == NOTIFICATIONS_PER_CLAIM
 
     def _wake_senders(self) -> None:

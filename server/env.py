@@ -169,6 +169,9 @@ class Env(BaseSettings):
         ge=0,
         description="How long a connected device has to acknowledge before a push.",
     )
+    push_active_elsewhere_seconds: float = Field(
+        10.0, ge=0, description="How long a device waits whose user was active on another one within the last minute."
+    )
     push_ttl_seconds: int = Field(86_400 * 7, ge=60, description="Life of a push at the provider.")
 
     @model_validator(mode="after")

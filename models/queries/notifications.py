@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 from django.db import connection
 
 from ..deliveries import DueDelivery, Recipient
 
+# Who was seen within this time is looking, as far as anybody can know.
+ACTIVE = timedelta(minutes=1)
 # Before every user.
 FIRST = UUID(int=0)
 
 # Two tables of one conversation and then the devices: the lateral part keeps the page to an index range scan.
 _RECIPIENTS = """
-SELECT n.id, m.user_id, d.id, d.push_provider
+SELECT n.id, m.user_id, d.id, d.push_provider, d.target <> '', d.last_seen_at > now() - %(active)s
 FROM messaging_notification n
 CROSS JOIN LATERAL (
     SELECT user_id, joined_seq FROM messaging_member
     WHERE conversation_id = n.conversation_id AND user_id > %(after)s
     ORDER BY user_id LIMIT %(page)s
 ) m
-JOIN messaging_device d ON d.user_id = m.user_id AND d.target <> ''
+JOIN messaging_device d ON d.user_id = m.user_id
 WHERE n.id = ANY(%(ids)s) AND m.user_id IS DISTINCT FROM n.sender_id AND m.joined_seq < n.seq
 """
 
@@ -77,8 +81,9 @@ GROUP BY m.user_id
 
 def recipients(notification_ids: Sequence[UUID], *, after: UUID = FIRST, page: int) -> list[Recipient]:
     """The devices of members other than the sender, of the first ``page`` members after ``after``."""
+    values: dict[str, Any] = {"ids": list(notification_ids), "after": after, "page": page, "active": ACTIVE}
     with connection.cursor() as cursor:
-        cursor.execute(_RECIPIENTS, {"ids": list(notification_ids), "after": after, "page": page})
+        cursor.execute(_RECIPIENTS, values)
         return [Recipient(*row) for row in cursor.fetchall()]
 
 

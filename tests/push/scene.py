@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from itertools import count
 from typing import Any
+
+from django.utils import timezone
 
 from models import threads
 from models.conversation import Conversation, DeviceReceipt, Member
@@ -27,7 +30,9 @@ def make_person(name: str) -> User:
 
 
 def make_phone(user: User, **fields: Any) -> Device:
-    values = {"platform": "android", "target": f"target-{next(_numbers)}", **fields}
+    # Seen long ago, unless a test says otherwise: what somebody is looking at delays the others.
+    long_ago = timezone.now() - timedelta(hours=1)
+    values = {"platform": "android", "target": f"target-{next(_numbers)}", "last_seen_at": long_ago, **fields}
     return Device.objects.create(user=user, **values)
 
 
@@ -74,10 +79,19 @@ def nothing_is_pending() -> bool:
 
 
 def make_worker(
-    *providers: Provider, connected: Connected = lambda device_ids: (), grace_seconds: float = 5.0, days: float = 7.0
+    *providers: Provider,
+    connected: Connected = lambda device_ids: (),
+    grace_seconds: float = 5.0,
+    elsewhere_seconds: float = 0.0,
+    days: float = 7.0,
 ) -> Worker:
     """A worker whose default provider is the first of these. Nobody has a live socket unless ``connected`` says so."""
-    schedule = Schedule(default_provider=providers[0].name, grace_seconds=grace_seconds, ttl_seconds=days * 86_400)
+    schedule = Schedule(
+        default_provider=providers[0].name,
+        grace_seconds=grace_seconds,
+        active_elsewhere_seconds=elsewhere_seconds,
+        ttl_seconds=days * 86_400,
+    )
     return Worker(providers, schedule, connected)
 
 

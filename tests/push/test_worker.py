@@ -70,7 +70,7 @@ def provider() -> MemoryProvider:
 
 def plan(connected: Callable[[Sequence[UUID]], Any] = lambda device_ids: ()) -> None:
     """Plan what is in the outbox and send nothing."""
-    schedule = Schedule(default_provider="memory", grace_seconds=5, ttl_seconds=3600)
+    schedule = Schedule(default_provider="memory", grace_seconds=5, active_elsewhere_seconds=10, ttl_seconds=3600)
     asyncio.run(Planner(schedule, connected).plan_due())
 
 
@@ -123,12 +123,54 @@ def test_a_device_with_a_live_socket_is_due_after_its_grace(scene: Scene) -> Non
 
 
 def test_only_the_connected_device_waits(scene: Scene) -> None:
-    other = make_phone(scene.bea)
+    cleo = make_person("Cleo")
+    Member.objects.create(conversation=scene.group, user=cleo)
+    other = make_phone(cleo)
 
     plan(connected=lambda device_ids: {scene.beas_phone.id})
 
     due = Delivery.objects.filter(not_before__lte=timezone.now())
     assert [delivery.device_id for delivery in due] == [other.id]
+
+
+@pytest.mark.parametrize("has_target", [True, False])
+def test_a_device_waits_while_its_user_is_active_on_another(scene: Scene, has_target: bool) -> None:
+    target = "desktop" if has_target else ""
+    make_phone(scene.bea, platform="web", target=target, last_seen_at=timezone.now())
+
+    plan()
+
+    delivery = Delivery.objects.get(device_id=scene.beas_phone.id)
+    assert delivery.not_before == Notification.objects.get().created_at + timedelta(seconds=10)
+    assert Delivery.objects.count() == 1 + has_target
+
+
+def test_the_device_in_use_does_not_wait_for_itself(scene: Scene) -> None:
+    scene.beas_device.update(last_seen_at=timezone.now())
+
+    plan()
+
+    assert Delivery.objects.get().not_before == Notification.objects.get().created_at
+
+
+def test_a_live_socket_elsewhere_is_activity(scene: Scene) -> None:
+    desktop = make_phone(scene.bea, target="")
+
+    plan(connected=lambda device_ids: {desktop.id})
+
+    assert Delivery.objects.get().not_before == Notification.objects.get().created_at + timedelta(seconds=10)
+
+
+def test_what_is_read_on_the_desktop_meanwhile_wakes_no_phone(scene: Scene, provider: MemoryProvider) -> None:
+    make_phone(scene.bea, target="", last_seen_at=timezone.now())
+    worker = make_worker(provider, elsewhere_seconds=0.5)
+
+    work(worker, until=lambda: Delivery.objects.exists())
+    scene.beas_membership.update(read_seq=scene.message.seq)
+    work(make_worker(provider, elsewhere_seconds=0.5))
+
+    assert provider.tries == []
+    assert states() == [("dropped", "read")]
 
 
 async def _nobody_knows(device_ids: Sequence[UUID]) -> None:

@@ -65,7 +65,10 @@ class Command(BaseCommand):
 
 async def _work(env: Env, providers: list[Provider], heartbeat: Path | None) -> None:
     schedule = Schedule(
-        default_provider=env.push_provider, grace_seconds=env.push_grace_seconds, ttl_seconds=env.push_ttl_seconds
+        default_provider=env.push_provider,
+        grace_seconds=env.push_grace_seconds,
+        active_elsewhere_seconds=env.push_active_elsewhere_seconds,
+        ttl_seconds=env.push_ttl_seconds,
     )
     doorbell = Doorbell(env.redis_url)
     live_devices = LiveDevices(env.redis_url)
