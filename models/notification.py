@@ -66,6 +66,7 @@ class Delivery(models.Model):
         constraints = [models.UniqueConstraint(fields=["notification", "device_id"], name="one_delivery_per_device")]
         indexes = [
             models.Index(fields=["provider", "not_before"], condition=Q(state="pending"), name="delivery_due"),
+            models.Index(fields=["device_id"], condition=Q(state="pending"), name="delivery_waiting"),
             BrinIndex(fields=["created_at"], name="delivery_by_age"),
         ]
 

@@ -12,7 +12,7 @@ import asyncio
 import os
 import socket
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from uuid import UUID
 
@@ -36,14 +36,31 @@ SLICE = 1_000
 
 # One command for many keys: everything that is said one by one costs the client more than it costs Redis.
 _SET = "for _, key in ipairs(KEYS) do redis.call('SET', key, ARGV[1], 'EX', ARGV[2]) end"
-# Only our own: the device may have come back to another process before its old socket was found dead.
-_DELETE_OURS = "for _, key in ipairs(KEYS) do if redis.call('GET', key) == ARGV[1] then redis.call('DEL', key) end end"
+# Only our own: the device may have come back to another process before its old socket was found dead. Returns which.
+_DELETE_OURS = """
+local gone = {}
+for place, key in ipairs(KEYS) do
+    if redis.call('GET', key) == ARGV[1] then
+        redis.call('DEL', key)
+        gone[#gone + 1] = place
+    end
+end
+return gone
+"""
+
+# Told of devices whose last socket has closed.
+OnGone = Callable[[Sequence[UUID]], Awaitable[None]]
 
 
 class LiveDevices:
-    """One per process. ``start`` is for web processes, which have devices to tell of; asking needs no start."""
+    """
+    One per process. ``start`` is for web processes, which have devices to tell of; asking needs no start.
 
-    def __init__(self, redis_url: str) -> None:
+    ``on_gone`` is called soon after a device has lost its last socket, once for many; it has to deal with its errors.
+    """
+
+    def __init__(self, redis_url: str, on_gone: OnGone | None = None) -> None:
+        self._on_gone = on_gone
         self._redis = Redis.from_url(redis_url, socket_timeout=REDIS_SECONDS, socket_connect_timeout=REDIS_SECONDS)
         self._name = f"{socket.gethostname()}:{os.getpid()}"
         self._sockets: Counter[UUID] = Counter()
@@ -113,11 +130,13 @@ class LiveDevices:
         await self._redis.set(MARKER, now, nx=True)
         for part in _slices(device_ids):
             here = [_key(device_id) for device_id in part if device_id in self._sockets]
-            gone = [_key(device_id) for device_id in part if device_id not in self._sockets]
+            gone = [device_id for device_id in part if device_id not in self._sockets]
             if here:
                 await self._redis.eval(_SET, len(here), *here, self._name, EXPIRY_SECONDS)
             if gone:
-                await self._redis.eval(_DELETE_OURS, len(gone), *gone, self._name)
+                places = await self._redis.eval(_DELETE_OURS, len(gone), *map(_key, gone), self._name)
+                if places and self._on_gone:
+                    await self._on_gone([gone[place - 1] for place in places])
 
 
 def _key(device_id: UUID) -> str:

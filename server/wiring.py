@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
+from uuid import UUID
+
+import structlog
 from channels.layers import channel_layers
 from django.conf import settings
+from django.db import Error
 
 from consumers import extensions
 from consumers.authentication import Authenticator, IssuerSettings
@@ -11,11 +17,18 @@ from consumers.connection import Pace
 from consumers.engine import Engine
 from consumers.namespaces import Namespaces
 from consumers.tokens import AccessTokens
+from models import threads
+from models.errors import TooBusy, Unavailable
+from models.operations.notifications import hasten
 
 from .doorbell import Doorbell
 from .env import Env
 from .live_devices import LiveDevices
 from .presence import RedisPresence
+
+log = structlog.get_logger("wiring")
+
+HASTEN_SECONDS = 2.0
 
 
 def build_engine() -> Engine:
@@ -26,7 +39,7 @@ def build_engine() -> Engine:
         authenticator=authenticator(),
         namespaces=Namespaces.parse(env.namespaces),
         make_presence=lambda: RedisPresence(env.redis_url),
-        make_devices=lambda: LiveDevices(env.redis_url),
+        make_devices=lambda: LiveDevices(env.redis_url, on_gone=_hasten),
         make_layer=lambda: channel_layers.make_backend("default"),
         pace=Pace(ping=env.ping_seconds, pong=env.pong_seconds, commands=env.commands_per_second),
         make_bell=lambda: Doorbell(env.redis_url),
@@ -34,6 +47,17 @@ def build_engine() -> Engine:
         extensions=extensions.load(env.words(env.extensions)),
         is_insecure=env.client_insecure,
     )
+
+
+async def _hasten(device_ids: Sequence[UUID]) -> None:
+    """What waits for these devices to acknowledge it is pushed now: nobody listens there any more."""
+    try:
+        # Telling Redis who is here must not wait for a database that hangs.
+        async with asyncio.timeout(HASTEN_SECONDS):
+            await threads.run(hasten, device_ids)
+    except (Error, Unavailable, TooBusy, TimeoutError) as error:
+        # They are pushed when their grace ends.
+        log.warning("push.not_hastened", devices=len(device_ids), error=type(error).__name__)
 
 
 def authenticator() -> Authenticator:

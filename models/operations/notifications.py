@@ -59,6 +59,17 @@ WHERE v.id = due.id
 RETURNING v.id
 """
 
+# What has been tried waits for the provider, and not for the device. Locked in the order that recording keeps.
+_HASTEN = """
+UPDATE messaging_delivery v SET not_before = now()
+FROM (
+    SELECT id FROM messaging_delivery
+    WHERE device_id = ANY(%s) AND state = 'pending' AND attempts = 0 AND not_before > now()
+    ORDER BY id FOR UPDATE
+) waiting
+WHERE v.id = waiting.id
+"""
+
 # Rows are locked in one order, so that two workers that record the same ones (a lease ran out) never deadlock. What is
 # final is recorded whoever holds the claim now; only putting back is for the holder.
 _RECORD = """
@@ -125,6 +136,14 @@ def finish_plan(notification_ids: Sequence[UUID]) -> None:
             "UPDATE messaging_notification SET planned_at = now(), leased_until = NULL WHERE id = ANY(%s)",
             [list(notification_ids)],
         )
+
+
+def hasten(device_ids: Sequence[UUID]) -> int:
+    """Make due what waits for these devices to acknowledge it, or for their user to read it; return how many."""
+    with connection.cursor() as cursor:
+        cursor.execute(_HASTEN, [list(device_ids)])
+        count: int = cursor.rowcount
+    return count
 
 
 def claim_deliveries(*, provider: str, limit: int, lease_seconds: float) -> list[DueDelivery]:

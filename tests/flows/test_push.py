@@ -145,6 +145,20 @@ async def test_connected_device_that_does_not_acknowledge_is_pushed_to_after_the
     await follower.stop()
 
 
+async def test_a_socket_that_closes_without_acknowledging_ends_the_grace(scene: Scene) -> None:
+    bea = scene.person()
+    follower = await scene.connect(bea)
+    group = scene.write(bea)
+    await follower.until(lambda: follower.texts(f"chat:{group}") == ["hello"], "the message")
+    began = time.monotonic()
+
+    await follower.stop()
+    await scene.until_pushed(bea)
+
+    assert time.monotonic() - began < AT_ONCE_SECONDS
+    assert scene.shown(bea) == ["Ann: hello"]
+
+
 async def test_worker_killed_after_the_provider_accepted_loses_nothing(scene: Scene) -> None:
     bea = scene.person()
     scene.fcm.script(bea.device, Answer(hold=threading.Event()))

@@ -173,6 +173,22 @@ def test_what_is_read_on_the_desktop_meanwhile_wakes_no_phone(scene: Scene, prov
     assert states() == [("dropped", "read")]
 
 
+def test_a_socket_that_closes_makes_due_what_waits_for_it(scene: Scene) -> None:
+    plan(connected=lambda device_ids: list(device_ids))
+
+    assert operations.hasten([scene.beas_phone.id]) == 1
+
+    assert Delivery.objects.get().not_before <= timezone.now()
+    assert operations.hasten([scene.beas_phone.id]) == 0
+
+
+def test_a_socket_that_closes_hastens_nothing_that_waits_for_the_provider(scene: Scene) -> None:
+    plan(connected=lambda device_ids: list(device_ids))
+    Delivery.objects.update(attempts=1)
+
+    assert operations.hasten([scene.beas_phone.id, scene.anns_phone.id]) == 0
+
+
 async def _nobody_knows(device_ids: Sequence[UUID]) -> None:
     return None
 

@@ -1,9 +1,10 @@
 """Which devices have a live socket, and when nobody can know; on a real Valkey."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from redis.asyncio import Redis
@@ -93,6 +94,32 @@ async def test_who_came_back_to_another_process_stays_live(process: Start) -> No
     await until_known(new, other, True)
 
     assert device in (await new.which([device]) or ())
+
+
+async def test_says_which_devices_have_gone_and_not_those_that_came_back_elsewhere(
+    valkey: Valkey, process: Start
+) -> None:
+    gone: list[UUID] = []
+
+    async def note(device_ids: Sequence[UUID]) -> None:
+        gone.extend(device_ids)
+
+    noting, elsewhere = LiveDevices(valkey.url, on_gone=note), process()
+    noting.start()
+    leaves, moves, stays = new_id(), new_id(), new_id()
+    for device in (leaves, moves, stays):
+        noting.add(device)
+        await until_known(elsewhere, device, True)
+    elsewhere.add(moves)
+    elsewhere.add(sign := new_id())
+    await until_known(noting, sign, True)
+
+    noting.remove(moves)
+    noting.remove(leaves)
+    await until_known(elsewhere, leaves, False)
+    await noting.stop()
+
+    assert gone == [leaves]
 
 
 async def test_keys_are_renewed_and_expire_with_their_process(
