@@ -163,6 +163,10 @@ class ServerProcess:
         """SIGTERM, and the exit code."""
         return self._child.stop()
 
+    def wait(self, seconds: float = READY_SECONDS) -> int:
+        """Wait for its end, and return the exit code; a second SIGTERM may meet a process that is just leaving."""
+        return self._child.wait(seconds)
+
     def restart(self) -> Self:
         """Stop it if it runs, start it, and wait until it is ready."""
         if self.is_alive:

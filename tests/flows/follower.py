@@ -44,6 +44,7 @@ class Follower:
         self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._socket: websockets.ClientConnection | None = None
         self._changed = asyncio.Event()
+        self._is_stopping = False
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> Follower:
@@ -52,6 +53,8 @@ class Follower:
         return self
 
     async def stop(self) -> None:
+        # Closing a websocket may turn the cancellation into a time-out of its own, which only ends that connection.
+        self._is_stopping = True
         if self._task:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -148,6 +151,8 @@ class Follower:
 
     async def _live(self) -> None:
         for web in self._webs:
+            if self._is_stopping:
+                return
             try:
                 async with websockets.connect(web.websocket_url, max_size=1 << 22, ping_interval=None) as socket:
                     await self._follow(socket)

@@ -137,7 +137,7 @@ async def test_a_process_that_stops_sends_its_clients_away(deploy: Callable[...,
         web.signal(signal.SIGTERM)
 
         assert (await stream.reply())["push"]["disconnect"]["code"] == 3001
-    assert await asyncio.to_thread(web.stop) == 0
+    assert await asyncio.to_thread(web.wait) == 0
 
 
 async def test_a_process_that_is_full_says_so(deploy: Callable[..., Deployment]) -> None:

@@ -238,7 +238,7 @@ def test_sigterm_finishes_what_is_in_flight(fcm: Fcm, scene: Scene, start_worker
     worker.signal(signal.SIGTERM)
     write(scene.group, scene.ann, "for somebody else")
     release.set()
-    code = worker.stop()
+    code = worker.wait()
 
     assert code == 0
     assert states() == [("sent", ""), ("sent", "")]

@@ -54,6 +54,6 @@ def test_sigterm_ends_it_within_the_drain_time(deploy: Callable[..., Deployment]
         web.signal(signal.SIGTERM)
 
         assert client.hear_close() == (3001, "shutdown")
-        assert web.stop() == 0
+        assert web.wait() == 0
         assert time.monotonic() - began < 2 + 3
     assert "Traceback" not in web.log

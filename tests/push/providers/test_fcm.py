@@ -142,7 +142,7 @@ TABLE = [
     (refusal(403, "SENDER_ID_MISMATCH"), Verdict.TARGET_GONE, "403_SENDER_ID_MISMATCH"),
     (refusal(400, "INVALID_ARGUMENT"), Verdict.REJECTED, "400_INVALID_ARGUMENT"),
     (refusal(400), Verdict.REJECTED, "http_400"),
-    (refusal(413), Verdict.REJECTED, "http_413"),
+    (refusal(413), Verdict.TOO_BIG, "http_413"),
     (refusal(429, "QUOTA_EXCEEDED"), Verdict.RETRY, "429_QUOTA_EXCEEDED"),
     (refusal(429), Verdict.RETRY, "http_429"),
     (refusal(500, "INTERNAL"), Verdict.RETRY, "500_INTERNAL"),
