@@ -7,7 +7,7 @@ from django.db.models import F, Q
 from django.db.models.functions import Now
 
 from . import channels, limits
-from .device import Device
+from .device import CONTENTS, Device
 from .fields import TransactionIdField
 from .ids import new_id
 from .user import User
@@ -32,6 +32,8 @@ class Conversation(models.Model):
     direct_high = models.UUIDField(null=True, blank=True, editable=False)
     # Whether new members may read what was written before they came.
     shows_history_to_new_members = models.BooleanField(default=False)
+    # How much a push about it may say; empty: as the deployment has it.
+    push_content = models.CharField(max_length=10, choices=CONTENTS, blank=True)
     member_count = models.PositiveIntegerField(default=0)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 

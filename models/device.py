@@ -6,8 +6,11 @@ from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
 
+from .deliveries import Content
 from .ids import new_id
 from .user import User
+
+CONTENTS = [(content.value, content.value.replace("_", " ").capitalize()) for content in Content]
 
 
 class Device(models.Model):
@@ -33,6 +36,10 @@ class Device(models.Model):
     target_kind = models.CharField(max_length=10, choices=TargetKind, default=TargetKind.TOKEN)
     target = models.TextField(blank=True)
     target_updated_at = models.DateTimeField(null=True, blank=True)
+    # How much a push to this device may say; empty: as the deployment and the conversation have it.
+    push_content = models.CharField(max_length=10, choices=CONTENTS, blank=True)
+    # 32 random bytes of the app's own, for pushes that only it can read. A secret.
+    push_key = models.BinaryField(max_length=32, null=True, blank=True)
     locale = models.CharField(max_length=35, blank=True)
     app_version = models.CharField(max_length=50, blank=True)
     created_at = models.DateTimeField(db_default=Now(), editable=False)

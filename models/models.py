@@ -3,7 +3,7 @@
 from .conversation import Conversation, DeviceReceipt, Member
 from .device import Device, Session
 from .message import Message
-from .notification import Delivery, Notification
+from .notification import Delivery, Notification, PushClear, PushCursor
 from .stream import Deployment, Publication, Stream, WriterBatch
 from .user import Block, User
 
@@ -18,6 +18,8 @@ __all__ = [
     "Message",
     "Notification",
     "Publication",
+    "PushClear",
+    "PushCursor",
     "Session",
     "Stream",
     "User",

@@ -45,6 +45,14 @@ class User(AbstractBaseUser, PermissionsMixin):
     is_active = models.BooleanField(default=True)
     is_staff = models.BooleanField(default=False)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
+    # The hours in which nothing may wake the phones, in the zone's own time. None: there are none.
+    time_zone = models.CharField(max_length=64, blank=True)
+    quiet_from = models.TimeField(null=True, blank=True)
+    quiet_until = models.TimeField(null=True, blank=True)
+    wants_summaries = models.BooleanField(
+        default=True, db_default=True, help_text="E-mails about what has been unread for long."
+    )
+    summarized_at = models.DateTimeField(null=True, blank=True, editable=False)
     last_seen_at = models.DateTimeField(null=True, blank=True, editable=False)
 
     USERNAME_FIELD = "email"

@@ -1,24 +1,36 @@
 """
-Writes of the push outbox: claim, plan, record, prune.
+Writes of the push outbox: claim, plan, record.
 
 What is claimed carries a lease; whoever dies leaves it to the others when the lease ends. Several workers claim at
-once, each skipping the rows that another one holds.
+once, each skipping the rows that another one holds. Whatever touches several cursors locks them by their ids' order.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from django.db import connection, transaction
 
-from ..deliveries import DueDelivery, DueNotification, NewDelivery, Result, State
+from ..deliveries import ClearResult, DueClear, DueNotification, DuePush, Occasion, Planned, Result, State
 from ..device import Device
 from ..queries import notifications as queries
 
 Columns = list[list[Any]]
+AnyResult = TypeVar("AnyResult", Result, ClearResult)
+
+# At most one push in this time for one conversation on one device: what is written meanwhile goes with the next.
+PACE_SECONDS = 3.0
+# Apple throttles background pushes beyond two or three an hour.
+# https://developer.apple.com/documentation/usernotifications/pushing-background-updates-to-your-app
+APPLE_CLEAR_SECONDS = 20 * 60.0
+# Who reads one conversation often reads the next: one clear takes both off the screen.
+CLEAR_GATHER_SECONDS = 2.0
+# What is kept of the tries of one push.
+MAX_TRIES = 20
 
 _CLAIM_NOTIFICATIONS = """
 UPDATE messaging_notification n SET leased_until = now() + make_interval(secs => %(lease)s)
@@ -29,95 +41,273 @@ FROM (
     FOR UPDATE SKIP LOCKED
 ) due
 WHERE n.id = due.id
-RETURNING n.id, n.conversation_id, n.created_at,
+RETURNING n.id, n.occasion, n.conversation_id, n.created_at, n.payload::text,
     (SELECT count(*) FROM (
         SELECT FROM messaging_member m WHERE m.conversation_id = n.conversation_id LIMIT %(count_to)s
     ) members)
 """
 
-_INSERT_DELIVERIES = """
-INSERT INTO messaging_delivery
-    (id, notification_id, device_id, user_id, provider, not_before, expires_at, state, reason, attempts)
-SELECT *, 'pending', '', 0
+# What was planned before, or has been sent since, changes nothing. A push that is being tried keeps its time: the
+# provider has asked for it.
+_PLAN = f"""
+INSERT INTO messaging_pushcursor AS c
+    (id, device_id, conversation_id, subject, user_id, provider, first_seq, pending_seq, not_before, expires_at,
+     payload, is_deferred, sent_seq, shown_seq, must_clear, attempts)
+SELECT gen_random_uuid(), p.*, false, 0, 0, false, 0
 FROM unnest(
-    %s::uuid[], %s::uuid[], %s::uuid[], %s::uuid[], %s::text[], %s::timestamptz[], %s::timestamptz[]
-)
-ON CONFLICT DO NOTHING
+    %s::uuid[], %s::uuid[], %s::text[], %s::uuid[], %s::text[], %s::bigint[], %s::bigint[], %s::timestamptz[],
+    %s::timestamptz[], %s::jsonb[]
+) AS p (device_id, conversation_id, subject, user_id, provider, first_seq, seq, not_before, expires_at, payload)
+ORDER BY p.device_id, p.conversation_id, p.subject
+ON CONFLICT (device_id, conversation_id, subject) DO UPDATE SET
+    user_id = excluded.user_id,
+    provider = CASE WHEN c.pending_seq = 0 THEN excluded.provider ELSE c.provider END,
+    first_seq = CASE WHEN c.pending_seq = 0 THEN excluded.first_seq ELSE least(c.first_seq, excluded.first_seq) END,
+    pending_seq = excluded.pending_seq,
+    expires_at = excluded.expires_at,
+    attempts = CASE WHEN c.pending_seq = 0 THEN 0 ELSE c.attempts END,
+    not_before = CASE
+        WHEN c.pending_seq > 0 AND (c.attempts > 0 OR c.is_deferred) THEN c.not_before
+        WHEN c.pending_seq > 0 THEN least(c.not_before, excluded.not_before)
+        ELSE greatest(excluded.not_before, c.sent_at + interval '{PACE_SECONDS} seconds')
+    END
+WHERE excluded.pending_seq > greatest(c.pending_seq, c.sent_seq)
+"""
+
+# An edited message is shown anew where it is on the screen, and not read yet.
+_REVISE = f"""
+UPDATE messaging_pushcursor c SET
+    revised_at = now(),
+    attempts = CASE WHEN c.not_before IS NULL THEN 0 ELSE c.attempts END,
+    expires_at = coalesce(greatest(c.expires_at, now() + interval '1 hour'), now() + interval '1 hour'),
+    not_before = coalesce(c.not_before, greatest(now(), c.sent_at + interval '{PACE_SECONDS} seconds'))
+FROM (
+    SELECT c.id FROM messaging_pushcursor c
+    JOIN messaging_notification n ON n.id = ANY(%s) AND n.conversation_id = c.conversation_id
+    JOIN messaging_member m ON m.conversation_id = c.conversation_id AND m.user_id = c.user_id
+    WHERE c.shown_seq >= n.seq AND n.seq > m.read_seq AND c.subject = ''
+    ORDER BY c.id FOR UPDATE OF c
+) shown
+WHERE c.id = shown.id
 """
 
 # The attempt is counted here, so that one which ends with the process is counted too.
-_CLAIM_DELIVERIES = """
-UPDATE messaging_delivery v SET leased_until = now() + make_interval(secs => %(lease)s), attempts = attempts + 1
+_CLAIM = """
+UPDATE messaging_pushcursor c SET
+    leased_until = now() + make_interval(secs => %(lease)s),
+    attempts = attempts + 1,
+    push_id = coalesce(push_id, gen_random_uuid())
 FROM (
-    SELECT id FROM messaging_delivery
-    WHERE state = 'pending' AND provider = %(provider)s AND not_before <= now()
-        AND (leased_until IS NULL OR leased_until < now())
+    SELECT id FROM messaging_pushcursor
+    WHERE provider = %(provider)s AND not_before <= now() AND (leased_until IS NULL OR leased_until < now())
+    ORDER BY not_before, device_id LIMIT %(limit)s
+    FOR UPDATE SKIP LOCKED
+) due
+WHERE c.id = due.id
+RETURNING c.id
+"""
+
+_CLAIM_CLEARS = """
+UPDATE messaging_pushclear k SET
+    leased_until = now() + make_interval(secs => %(lease)s),
+    attempts = attempts + 1,
+    push_id = coalesce(push_id, gen_random_uuid())
+FROM (
+    SELECT device_id FROM messaging_pushclear
+    WHERE provider = %(provider)s AND not_before <= now() AND (leased_until IS NULL OR leased_until < now())
     ORDER BY not_before LIMIT %(limit)s
     FOR UPDATE SKIP LOCKED
 ) due
-WHERE v.id = due.id
-RETURNING v.id
+WHERE k.device_id = due.device_id
+RETURNING k.device_id
 """
 
-# What has been tried waits for the provider, and not for the device. Locked in the order that recording keeps.
-_HASTEN = """
-UPDATE messaging_delivery v SET not_before = now()
+# What has been tried waits for the provider, and not for the device; what is deferred waits for the morning.
+_HASTEN = f"""
+UPDATE messaging_pushcursor c SET
+    not_before = greatest(now(), c.sent_at + interval '{PACE_SECONDS} seconds')
 FROM (
-    SELECT id FROM messaging_delivery
-    WHERE device_id = ANY(%s) AND state = 'pending' AND attempts = 0 AND not_before > now()
+    SELECT id FROM messaging_pushcursor
+    WHERE device_id = ANY(%s) AND attempts = 0 AND NOT is_deferred AND not_before > now()
     ORDER BY id FOR UPDATE
 ) waiting
-WHERE v.id = waiting.id
+WHERE c.id = waiting.id
 """
 
-# Rows are locked in one order, so that two workers that record the same ones (a lease ran out) never deadlock. What is
-# final is recorded whoever holds the claim now; only putting back is for the holder.
-_RECORD = """
+# What is final is recorded whoever holds the claim now; only putting back is for the holder. What came after the claim
+# (newer messages, another edit) is still to be sent.
+_RECORD = f"""
 WITH result AS (
     SELECT * FROM unnest(
-        %s::uuid[], %s::timestamptz[], %s::text[], %s::text[], %s::float8[], %s::int[], %s::text[]
-    ) AS r (id, lease, state, reason, delay, uncounted, provider)
+        %s::uuid[], %s::timestamptz[], %s::text[], %s::bigint[], %s::bigint[], %s::timestamptz[], %s::float8[],
+        %s::bool[], %s::int[], %s::text[], %s::bool[]
+    ) AS r (id, lease, state, pending, seq, revised_at, delay, defers, uncounted, provider, is_off)
 ), locked AS (
-    SELECT v.id FROM messaging_delivery v JOIN result USING (id) WHERE v.state = 'pending' ORDER BY v.id FOR UPDATE OF v
+    SELECT c.id FROM messaging_pushcursor c JOIN result USING (id) ORDER BY c.id FOR UPDATE OF c
+), done AS (
+    SELECT r.*, c.pending_seq > greatest(r.pending, r.seq) AS has_more,
+        c.revised_at IS DISTINCT FROM r.revised_at AS is_revised_since
+    FROM result r JOIN locked USING (id) JOIN messaging_pushcursor c USING (id) WHERE r.state <> 'pending'
 )
-UPDATE messaging_delivery v SET
-    state = r.state,
-    reason = left(r.reason, 60),
-    attempts = v.attempts - r.uncounted,
-    provider = coalesce(r.provider, v.provider),
+UPDATE messaging_pushcursor c SET
+    pending_seq = CASE WHEN d.id IS NULL OR d.has_more THEN c.pending_seq ELSE 0 END,
+    first_seq = CASE WHEN d.id IS NULL THEN c.first_seq WHEN d.has_more THEN greatest(r.pending, r.seq) + 1 ELSE 0 END,
+    revised_at = CASE WHEN d.id IS NULL OR d.is_revised_since THEN c.revised_at END,
+    push_id = CASE WHEN d.id IS NULL THEN c.push_id END,
+    sent_seq = CASE WHEN r.state = 'sent' THEN greatest(c.sent_seq, r.seq) ELSE c.sent_seq END,
+    shown_seq = CASE WHEN r.is_off THEN 0 WHEN r.state = 'sent' THEN greatest(c.shown_seq, r.seq) ELSE c.shown_seq END,
+    cleared_at = CASE WHEN r.is_off THEN now() WHEN r.state = 'sent' THEN NULL ELSE c.cleared_at END,
+    must_clear = c.must_clear OR r.is_off,
+    sent_at = CASE WHEN r.state = 'sent' THEN now() ELSE c.sent_at END,
+    is_deferred = CASE WHEN d.id IS NULL THEN r.defers ELSE false END,
+    attempts = CASE WHEN d.id IS NULL THEN c.attempts - r.uncounted ELSE 0 END,
+    provider = coalesce(r.provider, c.provider),
+    payload = CASE WHEN d.id IS NULL THEN c.payload END,
     not_before = CASE
-        WHEN r.state = 'pending' THEN least(now() + make_interval(secs => r.delay), v.expires_at) ELSE v.not_before
+        WHEN d.id IS NULL THEN least(now() + make_interval(secs => r.delay), greatest(c.expires_at, now()))
+        WHEN d.has_more OR d.is_revised_since THEN now() + interval '{PACE_SECONDS} seconds'
     END,
-    leased_until = NULL,
-    finished_at = CASE WHEN r.state <> 'pending' THEN now() END
-FROM result r JOIN locked USING (id)
-WHERE v.id = r.id AND (r.state <> 'pending' OR v.leased_until = r.lease)
+    leased_until = NULL
+FROM result r JOIN locked USING (id) LEFT JOIN done d USING (id)
+WHERE c.id = r.id AND (r.state <> 'pending' OR c.leased_until = r.lease)
+"""
+
+_LOG = f"""
+INSERT INTO messaging_delivery AS d
+    (id, push_id, device_id, user_id, conversation_id, kind, first_seq, seq, provider, state, reason, answer, attempts,
+     tries, created_at, finished_at)
+SELECT gen_random_uuid(), r.push_id, r.device_id, r.user_id, r.conversation_id, r.kind, r.first_seq, r.seq, r.provider,
+    r.state, left(r.reason, 60), left(r.answer, 500), r.attempts, coalesce(r.try, '[]'), now(),
+    CASE WHEN r.state <> 'pending' THEN now() END
+FROM unnest(
+    %s::uuid[], %s::uuid[], %s::uuid[], %s::uuid[], %s::text[], %s::bigint[], %s::bigint[], %s::text[], %s::text[],
+    %s::text[], %s::text[], %s::int[], %s::jsonb[]
+) AS r (push_id, device_id, user_id, conversation_id, kind, first_seq, seq, provider, state, reason, answer, attempts,
+    try)
+ORDER BY r.push_id, r.conversation_id
+ON CONFLICT (push_id, conversation_id) DO UPDATE SET
+    kind = excluded.kind, first_seq = least(d.first_seq, excluded.first_seq), seq = greatest(d.seq, excluded.seq),
+    provider = excluded.provider, state = excluded.state, reason = excluded.reason, answer = excluded.answer,
+    attempts = excluded.attempts, finished_at = excluded.finished_at,
+    tries = CASE WHEN jsonb_array_length(d.tries) < {MAX_TRIES} THEN d.tries || excluded.tries ELSE d.tries END
+"""
+
+# Read by somebody: what is on the screens of their other devices goes, and what is on the reading one's is its own
+# business. ``%(reads)s`` gives who has read what, on which device.
+_CLEAR = """
+WITH read AS ({reads}), shown AS (
+    SELECT c.id, c.device_id, c.user_id, c.provider, c.device_id IS NOT DISTINCT FROM read.device_id AS is_reader
+    FROM messaging_pushcursor c JOIN read ON read.user_id = c.user_id AND read.conversation_id = c.conversation_id
+    WHERE c.shown_seq > 0 AND c.shown_seq <= read.seq AND c.subject = ''
+    ORDER BY c.id FOR UPDATE OF c
+), cleared AS (
+    UPDATE messaging_pushcursor c SET shown_seq = 0, cleared_at = now(), must_clear = NOT shown.is_reader
+    FROM shown WHERE c.id = shown.id
+    RETURNING c.device_id, c.user_id, c.provider, shown.is_reader
+)
+SELECT DISTINCT device_id FROM cleared WHERE NOT is_reader
+"""
+_READS_OF_MEMBERS = """
+SELECT t.user_id, t.conversation_id, t.seq, t.device_id
+FROM unnest(%(users)s::uuid[], %(conversations)s::uuid[], %(seqs)s::bigint[], %(devices)s::uuid[])
+    AS t (user_id, conversation_id, seq, device_id)
+"""
+_READS_BEFORE_SENDING = """
+SELECT m.user_id, m.conversation_id, m.read_seq AS seq, NULL::uuid AS device_id
+FROM messaging_member m JOIN messaging_pushcursor p ON p.user_id = m.user_id AND p.conversation_id = m.conversation_id
+WHERE p.id = ANY(%(cursors)s)
+"""
+
+# Browsers have no silent pushes: they would show something of their own.
+_SCHEDULE_CLEARS = f"""
+INSERT INTO messaging_pushclear AS k (device_id, user_id, provider, not_before, attempts)
+SELECT d.id, d.user_id, coalesce(nullif(d.push_provider, ''), (
+        SELECT c.provider FROM messaging_pushcursor c WHERE c.device_id = d.id LIMIT 1
+    )), now() + interval '{CLEAR_GATHER_SECONDS} seconds', 0
+FROM messaging_device d WHERE d.id = ANY(%s) AND d.platform <> 'web' AND d.target <> ''
+ORDER BY d.id
+ON CONFLICT (device_id) DO UPDATE SET
+    user_id = excluded.user_id, provider = excluded.provider,
+    attempts = CASE WHEN k.not_before IS NULL THEN 0 ELSE k.attempts END,
+    not_before = coalesce(k.not_before, greatest(excluded.not_before, k.sent_at + make_interval(secs => CASE
+        WHEN (SELECT platform FROM messaging_device d WHERE d.id = k.device_id) = 'ios' THEN {APPLE_CLEAR_SECONDS}
+        ELSE {PACE_SECONDS}
+    END)))
+"""
+
+_RECORD_CLEARS = """
+WITH result AS (
+    SELECT * FROM unnest(%s::uuid[], %s::timestamptz[], %s::text[], %s::float8[], %s::text[])
+    AS r (device_id, lease, state, delay, provider)
+), locked AS (
+    SELECT k.device_id FROM messaging_pushclear k JOIN result USING (device_id) ORDER BY k.device_id FOR UPDATE OF k
+)
+UPDATE messaging_pushclear k SET
+    not_before = CASE WHEN r.state = 'pending' THEN now() + make_interval(secs => r.delay) END,
+    push_id = CASE WHEN r.state = 'pending' THEN k.push_id END,
+    attempts = CASE WHEN r.state = 'pending' THEN k.attempts ELSE 0 END,
+    sent_at = CASE WHEN r.state = 'sent' THEN now() ELSE k.sent_at END,
+    provider = coalesce(r.provider, k.provider),
+    leased_until = NULL
+FROM result r JOIN locked USING (device_id)
+WHERE k.device_id = r.device_id AND (r.state <> 'pending' OR k.leased_until = r.lease)
+"""
+
+# An alert has said what was to be cleared.
+_CLEARS_SAID = """
+WITH said AS (
+    SELECT id FROM messaging_pushcursor WHERE device_id = ANY(%(devices)s) AND must_clear
+        AND conversation_id = ANY(%(conversations)s) ORDER BY id FOR UPDATE
+), done AS (
+    UPDATE messaging_pushcursor c SET must_clear = false FROM said WHERE c.id = said.id
+)
+UPDATE messaging_pushclear SET not_before = NULL, push_id = NULL, attempts = 0
+WHERE device_id IN (
+    SELECT device_id FROM messaging_pushclear k
+    WHERE device_id = ANY(%(devices)s) AND leased_until IS NULL AND NOT EXISTS (
+        SELECT FROM messaging_pushcursor c
+        WHERE c.device_id = k.device_id AND c.must_clear AND c.conversation_id <> ALL(%(conversations)s)
+    )
+    ORDER BY device_id FOR UPDATE
+)
 """
 
 
 def claim_notifications(*, limit: int, lease_seconds: float, count_members_to: int) -> list[DueNotification]:
-    """Take up to ``limit`` messages that nobody has planned, oldest first. Members are counted up to a bound."""
+    """Take up to ``limit`` rows of the outbox that nobody has planned, oldest first. Members are counted up to a bound."""
     values = {"limit": limit, "lease": lease_seconds, "count_to": count_members_to}
     with connection.cursor() as cursor:
         cursor.execute(_CLAIM_NOTIFICATIONS, values)
-        return [DueNotification(*row) for row in cursor.fetchall()]
+        return [
+            DueNotification(id_, Occasion(occasion), conversation, at, json.loads(payload or "null"), count)
+            for id_, occasion, conversation, at, payload, count in cursor.fetchall()
+        ]
 
 
-def add_deliveries(deliveries: Sequence[NewDelivery]) -> None:
-    """Store deliveries; a device that already has one for the same message keeps it."""
-    if not deliveries:
+def plan(planned: Sequence[Planned]) -> None:
+    """Let devices hear of messages; what they have been told already changes nothing. One row for each cursor."""
+    if not planned:
         return
     columns: Columns = [
-        [delivery.id for delivery in deliveries],
-        [delivery.recipient.notification_id for delivery in deliveries],
-        [delivery.recipient.device_id for delivery in deliveries],
-        [delivery.recipient.user_id for delivery in deliveries],
-        [delivery.provider for delivery in deliveries],
-        [delivery.not_before for delivery in deliveries],
-        [delivery.expires_at for delivery in deliveries],
+        [row.device_id for row in planned],
+        [row.conversation_id for row in planned],
+        [row.subject for row in planned],
+        [row.user_id for row in planned],
+        [row.provider for row in planned],
+        [row.first_seq for row in planned],
+        [row.seq for row in planned],
+        [row.not_before for row in planned],
+        [row.expires_at for row in planned],
+        [_json(row.payload) for row in planned],
     ]
     with connection.cursor() as cursor:
-        cursor.execute(_INSERT_DELIVERIES, columns)
+        cursor.execute(_PLAN, columns)
+
+
+def revise(notification_ids: Sequence[UUID]) -> None:
+    """Let notifications on screens be shown anew whose messages these rows of the outbox say were changed."""
+    with connection.cursor() as cursor:
+        cursor.execute(_REVISE, [list(notification_ids)])
 
 
 def renew_plan(notification_ids: Sequence[UUID], *, lease_seconds: float) -> None:
@@ -130,7 +320,7 @@ def renew_plan(notification_ids: Sequence[UUID], *, lease_seconds: float) -> Non
 
 
 def finish_plan(notification_ids: Sequence[UUID]) -> None:
-    """Mark notifications as planned; all their deliveries are stored."""
+    """Mark rows of the outbox as planned."""
     with connection.cursor() as cursor:
         cursor.execute(
             "UPDATE messaging_notification SET planned_at = now(), leased_until = NULL WHERE id = ANY(%s)",
@@ -146,47 +336,166 @@ def hasten(device_ids: Sequence[UUID]) -> int:
     return count
 
 
-def claim_deliveries(*, provider: str, limit: int, lease_seconds: float) -> list[DueDelivery]:
-    """Take up to ``limit`` deliveries that are due at this provider, with what decides about them."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            _CLAIM_DELIVERIES,
-            {"provider": provider, "limit": limit, "lease": lease_seconds},
-        )
-        claimed = [row[0] for row in cursor.fetchall()]
+def claim_pushes(*, provider: str, limit: int, lease_seconds: float) -> list[DuePush]:
+    """Take up to ``limit`` pushes that are due at this provider, with what decides about them."""
+    claimed = _claim(_CLAIM, provider=provider, limit=limit, lease=lease_seconds)
     # A statement of its own, because its snapshot must be younger than the claim.
-    return queries.due_deliveries(claimed) if claimed else []
+    return queries.due_pushes(claimed) if claimed else []
+
+
+def claim_clears(*, provider: str, limit: int, lease_seconds: float) -> list[DueClear]:
+    """Take up to ``limit`` devices of this provider that have to take something off their screens."""
+    claimed = _claim(_CLAIM_CLEARS, provider=provider, limit=limit, lease=lease_seconds)
+    return queries.due_clears(claimed) if claimed else []
 
 
 @transaction.atomic
 def record_results(results: Sequence[Result]) -> None:
     """
-    Store what became of claimed deliveries, and forget the targets that are gone.
+    Store what became of claimed pushes, and forget the targets that are gone.
 
     A target is forgotten only if it is still the one that was sent to. A device that has another one by now has not
-    been reached: its delivery becomes due again.
+    been reached: its push becomes due again. What was read while its push was on the way is cleared.
     """
-    settled = [_try_the_new_target(result) if result.gone_target else result for result in _in_order(results)]
+    settled = _with_new_targets(results)
     columns: Columns = [
-        [result.delivery.id for result in settled],
-        [result.delivery.leased_until for result in settled],
+        [result.due.id for result in settled],
+        [result.due.leased_until for result in settled],
         [result.state.value for result in settled],
-        [result.reason for result in settled],
+        [result.due.pending_seq for result in settled],
+        [result.seq for result in settled],
+        [result.due.revised_at for result in settled],
         [result.delay_seconds for result in settled],
+        [result.defers for result in settled],
         [0 if result.counts else 1 for result in settled],
         [result.provider for result in settled],
+        [_is_off(result) for result in settled],
     ]
     with connection.cursor() as cursor:
         cursor.execute(_RECORD, columns)
+    _log([result for result in settled if not result.is_silent])
+    _forget_subjects([result.due.id for result in settled if result.due.subject and result.state is not State.PENDING])
+    sent = [result.due for result in settled if result.state is State.SENT]
+    _say_clears(sent)
+    schedule_clears([result.due.device_id for result in settled if _is_off(result)])
+    _clear(_READS_BEFORE_SENDING, cursors=[due.id for due in sent if not due.subject])
 
 
-def _in_order(results: Sequence[Result]) -> list[Result]:
+@transaction.atomic
+def record_clears(results: Sequence[ClearResult]) -> None:
+    """Store what became of claimed clears."""
+    settled = _with_new_targets(results)
+    columns: Columns = [
+        [result.due.device_id for result in settled],
+        [result.due.leased_until for result in settled],
+        [result.state.value for result in settled],
+        [result.delay_seconds for result in settled],
+        [result.provider for result in settled],
+    ]
+    with connection.cursor() as cursor:
+        cursor.execute(_RECORD_CLEARS, columns)
+    said = [result.due for result in settled if result.state is not State.PENDING]
+    for due in said:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "UPDATE messaging_pushcursor SET must_clear = false WHERE device_id = %s AND must_clear "
+                "AND conversation_id = ANY(%s)",
+                [due.device_id, list(due.conversations)],
+            )
+
+
+def clear_read(reads: Sequence[tuple[UUID, UUID, int, UUID | None]]) -> None:
+    """
+    Take off the screens what was read: user, conversation, seq, and the device on which, each.
+
+    Called in the transaction that stores the receipts.
+    """
+    if reads:
+        users, conversations, seqs, devices = (list(column) for column in zip(*reads, strict=True))
+        _clear(_READS_OF_MEMBERS, users=users, conversations=conversations, seqs=seqs, devices=devices)
+
+
+def schedule_clears(device_ids: Sequence[UUID]) -> None:
+    """Tell these devices soon which notifications to take off their screens."""
+    if device_ids:
+        with connection.cursor() as cursor:
+            cursor.execute(_SCHEDULE_CLEARS, [list(set(device_ids))])
+
+
+def _clear(reads: str, **values: list[Any]) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(_CLEAR.format(reads=reads), values)
+        devices = [row[0] for row in cursor.fetchall()]
+    schedule_clears(devices)
+
+
+def _say_clears(sent: Sequence[DuePush]) -> None:
+    said = [due for due in sent if due.clears]
+    if said:
+        values = {
+            "devices": [due.device_id for due in said],
+            "conversations": [conversation for due in said for conversation in due.clears],
+        }
+        with connection.cursor() as cursor:
+            cursor.execute(_CLEARS_SAID, values)
+
+
+def _is_off(result: Result) -> bool:
+    """Whether a notification has lost its last message, so that it has to go from the screen."""
+    return result.state is State.DROPPED and result.due.shown_seq > 0 and not result.due.previews
+
+
+def _claim(statement: str, *, provider: str, limit: int, lease: float) -> list[UUID]:
+    with connection.cursor() as cursor:
+        cursor.execute(statement, {"provider": provider, "limit": limit, "lease": lease})
+        return [row[0] for row in cursor.fetchall()]
+
+
+def _log(results: Sequence[Result]) -> None:
+    if not results:
+        return
+    columns: Columns = [
+        [result.due.push_id for result in results],
+        [result.due.device_id for result in results],
+        [result.due.user_id for result in results],
+        [result.due.conversation_id for result in results],
+        [result.kind.value for result in results],
+        [result.due.first_seq or result.seq for result in results],
+        [max(result.seq, result.due.pending_seq) for result in results],
+        [result.due.provider for result in results],
+        [result.state.value for result in results],
+        [result.reason for result in results],
+        [result.answer for result in results],
+        [result.due.attempts - (0 if result.counts else 1) for result in results],
+        [_try(result) for result in results],
+    ]
+    with connection.cursor() as cursor:
+        cursor.execute(_LOG, columns)
+
+
+def _try(result: Result) -> str | None:
+    # What was dropped has not been tried.
+    if result.state is State.DROPPED and not result.gone_target:
+        return None
+    code = result.reason or result.state.value
+    return json.dumps([{"at": result.due.now.isoformat(), "code": code, "ms": result.milliseconds}])
+
+
+def _forget_subjects(cursor_ids: Sequence[UUID]) -> None:
+    """What has a subject is there for one push."""
+    if cursor_ids:
+        with connection.cursor() as cursor:
+            cursor.execute("DELETE FROM messaging_pushcursor WHERE id = ANY(%s)", [list(cursor_ids)])
+
+
+def _with_new_targets(results: Sequence[AnyResult]) -> list[AnyResult]:
     # Devices are locked one after the other, in the same order by every worker.
-    return sorted(results, key=lambda result: result.delivery.device_id)
+    in_order = sorted(results, key=lambda result: result.due.device_id)
+    return [_try_the_new_target(result) if result.gone_target else result for result in in_order]
 
 
-def _try_the_new_target(result: Result) -> Result:
-    device = Device.objects.filter(id=result.delivery.device_id)
+def _try_the_new_target(result: AnyResult) -> AnyResult:
+    device = Device.objects.filter(id=result.due.device_id)
     sent_to = device.filter(target=result.gone_target)
     if result.gone_at and sent_to.filter(target_updated_at__gt=result.gone_at).exists():
         # The app has registered the same target again since: it is in use, whatever the provider knew before.
@@ -194,3 +503,7 @@ def _try_the_new_target(result: Result) -> Result:
     if sent_to.update(target="", target_updated_at=None):
         return result
     return replace(result, state=State.PENDING, delay_seconds=0.0, gone_target=None)
+
+
+def _json(value: dict[str, Any] | None) -> str | None:
+    return None if value is None else json.dumps(value)
