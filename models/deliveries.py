@@ -90,7 +90,7 @@ class Recipient:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Planned:
-    """What a device is to hear of in a conversation: the messages from ``first_seq`` to ``seq``, from ``not_before``."""
+    """What a device is to hear of: the messages of a conversation from ``first_seq`` to ``seq``."""
 
     device_id: UUID
     conversation_id: UUID

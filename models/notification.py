@@ -7,7 +7,9 @@ from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
 
+from .conversation import Conversation
 from .deliveries import Kind, Occasion, State
+from .device import Device
 from .ids import new_id
 
 
@@ -51,8 +53,8 @@ class PushCursor(models.Model):
     """
 
     id = models.UUIDField(primary_key=True, default=new_id)
-    device_id = models.UUIDField()
-    conversation_id = models.UUIDField()
+    device = models.ForeignKey(Device, models.CASCADE, related_name="+", db_constraint=False, db_index=False)
+    conversation = models.ForeignKey(Conversation, models.CASCADE, related_name="+", db_constraint=False)
     subject = models.CharField(max_length=80, blank=True)
     user_id = models.UUIDField()
     # Whose queue it waits in: one provider's outage leaves the others' queues short.
@@ -83,13 +85,12 @@ class PushCursor(models.Model):
     class Meta:
         app_label = "messaging"
         constraints = [
-            models.UniqueConstraint(fields=["device_id", "conversation_id", "subject"], name="one_cursor_per_device")
+            models.UniqueConstraint(fields=["device", "conversation", "subject"], name="one_cursor_per_device")
         ]
         indexes = [
             models.Index(fields=["provider", "not_before"], condition=Q(not_before__isnull=False), name="cursor_due"),
-            # What is on screens: asked when somebody reads, edits or deletes.
-            models.Index(fields=["user_id", "conversation_id"], condition=Q(shown_seq__gt=0), name="cursor_on_screen"),
-            models.Index(fields=["conversation_id"], condition=Q(shown_seq__gt=0), name="cursor_of_conversation"),
+            # What is on screens: asked when somebody reads.
+            models.Index(fields=["user_id", "conversation"], condition=Q(shown_seq__gt=0), name="cursor_on_screen"),
         ]
 
     def __str__(self) -> str:
@@ -99,7 +100,7 @@ class PushCursor(models.Model):
 class PushClear(models.Model):
     """A device with notifications on its screen that somebody has read elsewhere; one row for all of them."""
 
-    device_id = models.UUIDField(primary_key=True)
+    device = models.OneToOneField(Device, models.CASCADE, related_name="+", primary_key=True, db_constraint=False)
     user_id = models.UUIDField()
     provider = models.CharField(max_length=20)
     push_id = models.UUIDField(null=True)
@@ -153,7 +154,9 @@ class Delivery(models.Model):
         app_label = "messaging"
         verbose_name_plural = "deliveries"
         constraints = [
-            models.UniqueConstraint(fields=["push_id", "conversation_id"], name="one_delivery_per_push_and_conversation")
+            models.UniqueConstraint(
+                fields=["push_id", "conversation_id"], name="one_delivery_per_push_and_conversation"
+            )
         ]
         indexes = [
             models.Index(fields=["conversation_id", "seq"], name="delivery_of_message"),

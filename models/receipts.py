@@ -15,7 +15,7 @@ from uuid import UUID
 
 from django.db import DatabaseError, connection, transaction
 
-from . import channels, events, limits, streams, threads
+from . import channels, events, limits, screens, streams, threads
 from .errors import InvalidInput, Overloaded, Unavailable
 from .events import Event
 
@@ -150,7 +150,15 @@ def store(receipts: Sequence[Receipt]) -> None:
     ]
     if read:
         streams.append_each(read)
+        screens.clear_read(_reads(receipts, moved))
     streams.hint_each([hint for m in moved if m.is_heard for hint in _hints(m)])
+
+
+def _reads(receipts: Sequence[Receipt], moved: Sequence[_Moved]) -> list[screens.Read]:
+    devices = {(receipt.user, receipt.conversation): receipt.device for receipt in receipts if receipt.read}
+    return [
+        screens.Read(m.user, m.conversation, m.read, devices.get((m.user, m.conversation))) for m in moved if m.has_read
+    ]
 
 
 def _further(one: Receipt, other: Receipt) -> Receipt:

@@ -186,12 +186,22 @@ _TYPES = {
     Kind.TEST: "test",
 }
 # What names things and tells nothing about them.
-_ID_FIELDS = ("type", "push_id", "conversation", "message", "seq", "call", "badge", "channel", "silent", "clear", "link")
+_ID_FIELDS = (
+    "type",
+    "push_id",
+    "conversation",
+    "message",
+    "seq",
+    "call",
+    "badge",
+    "channel",
+    "silent",
+    "clear",
+    "link",
+)
 
 
-def _push(
-    due: DuePush, kind: Kind, *, title: str, body: str, badge: int, data: dict[str, str], look: Look
-) -> Push:
+def _push(due: DuePush, kind: Kind, *, title: str, body: str, badge: int, data: dict[str, str], look: Look) -> Push:
     conversation = str(due.conversation_id)
     is_alone = kind in (Kind.CALL, Kind.TEST)
     return Push(

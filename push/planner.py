@@ -1,5 +1,5 @@
 """
-From one outbox row per message to one delivery per device.
+From one outbox row per message to one cursor per device and conversation.
 
 Only decides who may have to be woken and when; whether a push is still wanted is asked when it is due. Run by the
 worker.
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from uuid import UUID
 
@@ -18,11 +18,12 @@ import structlog
 from django.db import InterfaceError, OperationalError
 
 from models import threads
-from models.deliveries import DueNotification, NewDelivery, Recipient
+from models.deliveries import DueNotification, Occasion, Planned, Recipient
 from models.errors import Unavailable
-from models.ids import new_id
 from models.operations import notifications as operations
 from models.queries import notifications as queries
+
+from .decision import CALL_SUBJECT
 
 log = structlog.get_logger("push")
 
@@ -38,6 +39,8 @@ MEMBERS_PER_PAGE = 2_000
 LEASE_SECONDS = 60.0
 # Whoever answers "who is connected?" later than this does not know.
 CONNECTED_SECONDS = 2.0
+# Nobody lets it ring for longer.
+CALL_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +54,7 @@ class Schedule:
 
 
 class Planner:
-    """Fans out the messages that are due into deliveries."""
+    """Fans out the messages that are due to the cursors of devices."""
 
     def __init__(self, schedule: Schedule, connected: Connected) -> None:
         self._schedule = schedule
@@ -77,31 +80,51 @@ class Planner:
 
     async def _plan(self, group: Sequence[DueNotification]) -> None:
         ids = [notification.id for notification in group]
+        if group[0].occasion is Occasion.REVISED:
+            await threads.run(operations.revise, ids)
+        else:
+            await self._plan_members(group, ids)
+        await threads.run(operations.finish_plan, ids)
+
+    async def _plan_members(self, group: Sequence[DueNotification], ids: Sequence[UUID]) -> None:
         after: UUID | None = queries.FIRST
         while after is not None:
             recipients = await threads.run(queries.recipients, ids, after=after, page=MEMBERS_PER_PAGE)
             connected = await self._who_is_connected({recipient.device_id for recipient in recipients})
-            await threads.run(operations.add_deliveries, self._deliveries(group, recipients, connected))
+            await threads.run(operations.plan, self._planned(group, recipients, connected))
             after = await self._next_page(group, after)
-        await threads.run(operations.finish_plan, ids)
 
-    def _deliveries(
+    def _planned(
         self, group: Sequence[DueNotification], recipients: Sequence[Recipient], connected: Collection[UUID]
-    ) -> list[NewDelivery]:
-        sent_at = {notification.id: notification.created_at for notification in group}
-        ttl = timedelta(seconds=self._schedule.ttl_seconds)
+    ) -> list[Planned]:
+        """One for each device and conversation; several messages of one conversation are one."""
+        notifications = {notification.id: notification for notification in group}
         active = _active_devices(recipients, connected)
-        return [
-            NewDelivery(
-                id=new_id(),
-                recipient=recipient,
-                provider=recipient.provider or self._schedule.default_provider,
-                not_before=sent_at[recipient.notification_id] + self._delay(recipient, connected, active),
-                expires_at=sent_at[recipient.notification_id] + ttl,
-            )
-            for recipient in recipients
-            if recipient.has_target
-        ]
+        planned: dict[tuple[UUID, UUID, str], Planned] = {}
+        for recipient in recipients:
+            if recipient.has_target:
+                delay = self._delay(recipient, connected, active)
+                row = self._row(notifications[recipient.notification_id], recipient, delay)
+                key = (row.device_id, row.conversation_id, row.subject)
+                planned[key] = _merged(planned[key], row) if key in planned else row
+        return list(planned.values())
+
+    def _row(self, notification: DueNotification, recipient: Recipient, delay: timedelta) -> Planned:
+        is_call = notification.occasion is Occasion.CALL
+        life = CALL_SECONDS if is_call else self._schedule.ttl_seconds
+        return Planned(
+            device_id=recipient.device_id,
+            conversation_id=recipient.conversation_id,
+            user_id=recipient.user_id,
+            provider=recipient.provider or self._schedule.default_provider,
+            first_seq=1 if is_call else recipient.seq,
+            seq=1 if is_call else recipient.seq,
+            # A phone rings at once, or not at all.
+            not_before=notification.created_at + (timedelta() if is_call else delay),
+            expires_at=notification.created_at + timedelta(seconds=life),
+            subject=f"{CALL_SUBJECT}{notification.id}" if is_call else "",
+            payload=notification.payload,
+        )
 
     def _delay(self, recipient: Recipient, connected: Collection[UUID], active: Mapping[UUID, set[UUID]]) -> timedelta:
         """How long this device may be spared: it hears of the message by itself, or its user reads it elsewhere."""
@@ -143,12 +166,26 @@ def _active_devices(recipients: Sequence[Recipient], connected: Collection[UUID]
     return active
 
 
+def _merged(one: Planned, other: Planned) -> Planned:
+    return replace(
+        one,
+        first_seq=min(one.first_seq, other.first_seq),
+        seq=max(one.seq, other.seq),
+        not_before=min(one.not_before, other.not_before),
+        expires_at=max(one.expires_at, other.expires_at),
+    )
+
+
 def _groups(notifications: Sequence[DueNotification]) -> Iterator[list[DueNotification]]:
-    """Small conversations are planned together, up to one page of members; a large one alone, page by page."""
+    """
+    Small conversations are planned together, up to one page of members; a large one alone, page by page. What has
+    another occasion is planned apart.
+    """
     group: list[DueNotification] = []
     members = 0
     for notification in notifications:
-        if group and members + notification.member_count >= MEMBERS_PER_PAGE:
+        is_full = members + notification.member_count >= MEMBERS_PER_PAGE
+        if group and (is_full or notification.occasion is not group[0].occasion):
             yield group
             group, members = [], 0
         group.append(notification)

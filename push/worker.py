@@ -10,36 +10,50 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from datetime import timedelta
 
 import structlog
 from django.db import Error
 
 from models.errors import Unavailable
 
+from .payload import Look
 from .planner import NOTIFICATIONS_PER_CLAIM, Connected, Planner, Schedule
 from .providers.base import Provider
 from .recorder import Recorder
-from .sender import Sender
+from .sender import Rules, Sender
 
 log = structlog.get_logger("push")
 
 POLL_SECONDS = 1.0
 # What is in flight has so long to end. A provider that stalls for longer is left to the end of the lease.
 STOP_SECONDS = 10.0
+# Who has not opened the app for so long has stopped using it on this device.
+STALE_AFTER = timedelta(days=60)
 
 
 class Worker:
     """Plans and sends pushes through these providers."""
 
-    def __init__(self, providers: Sequence[Provider], schedule: Schedule, connected: Connected) -> None:
+    def __init__(
+        self,
+        providers: Sequence[Provider],
+        schedule: Schedule,
+        connected: Connected,
+        *,
+        look: Look,
+        stale_after: timedelta = STALE_AFTER,
+    ) -> None:
         self._schedule = schedule
         self._planner = Planner(schedule, connected)
         self._recorder = Recorder()
-        names = frozenset(provider.name for provider in providers)
-        self.senders = [
-            Sender(provider, self._recorder, default_provider=schedule.default_provider, providers=names)
-            for provider in providers
-        ]
+        rules = Rules(
+            default_provider=schedule.default_provider,
+            providers=frozenset(provider.name for provider in providers),
+            look=look,
+            stale_after=stale_after,
+        )
+        self.senders = [Sender(provider, self._recorder, rules) for provider in providers]
         self.planned = 0
         self._stopping = asyncio.Event()
         self._plan_wake = asyncio.Event()

@@ -216,7 +216,7 @@ class MessageAdmin(Shown):
 class DeliveryAdmin(Shown):
     """Pushes: what became of them, and why."""
 
-    list_display = ("id", "user_id", "provider", "state", "reason", "attempts", "not_before", "finished_at")
-    list_filter = ("state", "provider")
-    id_fields = ("id", "notification", "device_id", "user_id")
-    search_help_text = "The id of a push, of its notification, device or user"
+    list_display = ("push_id", "kind", "user_id", "provider", "state", "reason", "attempts", "created_at")
+    list_filter = ("state", "kind", "provider")
+    id_fields = ("push_id", "device_id", "user_id", "conversation_id")
+    search_help_text = "The id of a push, of its device, user or conversation"

@@ -172,6 +172,15 @@ class Env(BaseSettings):
     push_active_elsewhere_seconds: float = Field(
         10.0, ge=0, description="How long a device waits whose user was active on another one within the last minute."
     )
+    push_link: str = Field(
+        "",
+        description="Deep link of pushes, with `{conversation}` and `{message}` in it. Empty: the page's address.",
+    )
+    push_sound: str = Field("default", description="Sound of pushes, as the app has named it.")
+    push_stale_days: int = Field(60, ge=1, description="Devices that were not seen for so many days get no pushes.")
+    push_forget_days: int = Field(
+        270, ge=1, description="Push targets that were not seen for so many days are forgotten."
+    )
     push_ttl_seconds: int = Field(86_400 * 7, ge=60, description="Life of a push at the provider.")
 
     @model_validator(mode="after")

@@ -36,12 +36,23 @@ DELETE FROM messaging_publication WHERE (stream_id, "offset") IN (
 )
 """
 
-_EXPIRE_DELIVERIES = """
-UPDATE messaging_delivery SET state = 'dropped', reason = 'expired', finished_at = now(), leased_until = NULL
+# What nobody can send, for instance because its provider is not configured any more.
+_EXPIRE_PUSHES = """
+UPDATE messaging_pushcursor SET
+    not_before = NULL, pending_seq = 0, first_seq = 0, revised_at = NULL, push_id = NULL, attempts = 0,
+    is_deferred = false, leased_until = NULL
 WHERE id IN (
-    SELECT id FROM messaging_delivery
-    WHERE state = 'pending' AND expires_at < now() AND (leased_until IS NULL OR leased_until < now())
+    SELECT id FROM messaging_pushcursor
+    WHERE not_before IS NOT NULL AND expires_at < now() - interval '1 hour'
+        AND (leased_until IS NULL OR leased_until < now())
     LIMIT %s FOR UPDATE SKIP LOCKED
+)
+"""
+
+_FORGET_STALE_TARGETS = """
+UPDATE messaging_device SET target = '', target_updated_at = NULL
+WHERE id IN (
+    SELECT id FROM messaging_device WHERE target <> '' AND last_seen_at < %s LIMIT %s FOR UPDATE SKIP LOCKED
 )
 """
 
@@ -59,8 +70,9 @@ WHERE id IN (
 def jobs() -> dict[str, Callable[[], int]]:
     """All jobs by name; each returns how many rows it touched."""
     return {
-        "expired_deliveries": expire_deliveries,
+        "expired_pushes": expire_pushes,
         "expired_session_targets": silence_expired_sessions,
+        "stale_targets": forget_stale_targets,
         "deliveries": prune_deliveries,
         "notifications": prune_notifications,
         "publications": prune_publications,
@@ -69,9 +81,14 @@ def jobs() -> dict[str, Callable[[], int]]:
     }
 
 
-def expire_deliveries() -> int:
+def expire_pushes() -> int:
     """Drop pushes that nobody can send any more, for instance because their provider is not configured."""
-    return _in_slices(_EXPIRE_DELIVERIES, [_SLICE])
+    return _in_slices(_EXPIRE_PUSHES, [_SLICE])
+
+
+def forget_stale_targets() -> int:
+    """Forget the push targets of devices that were not seen for long."""
+    return _in_slices(_FORGET_STALE_TARGETS, [timezone.now() - timedelta(days=settings.ROOST.push_forget_days), _SLICE])
 
 
 def silence_expired_sessions() -> int:
@@ -80,18 +97,14 @@ def silence_expired_sessions() -> int:
 
 
 def prune_deliveries() -> int:
-    """Delete what was sent or dropped some days ago, and, later, what was refused."""
-    condition = "finished_at IS NOT NULL AND created_at < %s AND (state <> 'dead' OR created_at < %s)"
+    """Delete the record of what was sent or dropped some days ago, and, later, of what was refused or never ended."""
+    condition = "created_at < %s AND (state IN ('sent', 'dropped') OR created_at < %s)"
     return _delete("messaging_delivery", condition, KEEP_FINISHED_DELIVERIES, KEEP_DEAD_DELIVERIES)
 
 
 def prune_notifications() -> int:
-    """Delete planned messages of which no delivery is left."""
-    condition = (
-        "planned_at IS NOT NULL AND created_at < %s AND NOT EXISTS "
-        "(SELECT FROM messaging_delivery d WHERE d.notification_id = messaging_notification.id)"
-    )
-    return _delete("messaging_notification", condition, KEEP_FINISHED_DELIVERIES)
+    """Delete messages that were planned some days ago."""
+    return _delete("messaging_notification", "planned_at IS NOT NULL AND created_at < %s", KEEP_FINISHED_DELIVERIES)
 
 
 def prune_publications() -> int:

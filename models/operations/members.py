@@ -124,7 +124,8 @@ def follow(*, actor: UUID, conversation_id: UUID) -> None:
     if conversation is None or conversation.channel not in locked:
         raise ConversationNotFound
     if not Member.objects.filter(conversation=conversation, user=actor).exists():
-        _join(conversation, actor)
+        # Who follows is told when they look; who wants more asks for it.
+        _join(conversation, actor, level=Member.Level.NONE)
         # A feed of thousands is not told of each follower; their own devices are.
         streams.append(
             channels.personal(actor), ConversationJoined(conversation=conversation_id, channel=conversation.channel)
@@ -145,11 +146,16 @@ def unfollow(*, actor: UUID, conversation_id: UUID) -> None:
     _part(member.conversation, member, by=None)
 
 
-def _join(conversation: Conversation, user_id: UUID) -> Member:
+def _join(conversation: Conversation, user_id: UUID, *, level: str = Member.Level.ALL) -> Member:
     # Whoever joins begins at the top: nothing before is unread, or recovered.
     top = Stream.objects.values_list("top", flat=True).get(id=conversation.id)
     member = Member.objects.create(
-        conversation=conversation, user_id=user_id, joined_seq=top, read_seq=top, delivered_seq=top
+        conversation=conversation,
+        user_id=user_id,
+        joined_seq=top,
+        read_seq=top,
+        delivered_seq=top,
+        notification_level=level,
     )
     member.refresh_from_db(fields=["joined_at"])
     _count(conversation, 1)

@@ -14,11 +14,13 @@ from msgspec import UNSET, UnsetType, json
 
 from .. import batch, events, limits, payloads, streams
 from ..conversation import Conversation, Member
+from ..deliveries import Occasion
 from ..drafts import MessageDraft, PreparedMessage, StoredMessage, check_content, prepare
 from ..errors import ConversationNotFound, DirectBlocked, DomainError, MessageDeleted, MessageNotFound, NotTheSender
 from ..events import Publication
 from ..ids import new_id
 from ..message import Message
+from ..notification import Notification
 from ..user import Block
 
 
@@ -108,6 +110,7 @@ def edit_message(
         message.edited_at = timezone.now()
         message.save(update_fields=["text", "data", "mentions", "edited_at"])
         streams.append_message(message, payloads.MessageEdited)
+        _show_anew(message)
     return payloads.message(message)
 
 
@@ -130,6 +133,7 @@ def delete_message(*, actor: UUID, message_id: UUID) -> payloads.MessagePayload:
         message.deleted_at = timezone.now()
         message.save(update_fields=["text", "data", "mentions", "deleted_at"])
         streams.append_message(message, payloads.MessageDeleted)
+        _show_anew(message)
     return payloads.message(message)
 
 
@@ -165,6 +169,17 @@ def _store(message: PreparedMessage) -> tuple[StoredMessage | DomainError, Publi
         cursor.execute(batch.APPEND, batch.message_columns([message]), binary=True)
         (row,) = cursor.fetchall()
     return batch.judged_message(message, batch.Verdict(*row), locked)
+
+
+def _show_anew(message: Message) -> None:
+    """Let the notifications follow that show this message."""
+    Notification.objects.create(
+        occasion=Occasion.REVISED.value,
+        conversation_id=message.conversation_id,
+        message_id=message.id,
+        seq=message.seq,
+        sender_id=message.sender_id,
+    )
 
 
 def _lock_message(actor: UUID, message_id: UUID) -> tuple[Message, Member]:

@@ -15,20 +15,15 @@ from uuid import UUID
 
 from django.db import connection, transaction
 
+from .. import screens
 from ..deliveries import ClearResult, DueClear, DueNotification, DuePush, Occasion, Planned, Result, State
 from ..device import Device
 from ..queries import notifications as queries
+from ..screens import PACE_SECONDS
 
 Columns = list[list[Any]]
 AnyResult = TypeVar("AnyResult", Result, ClearResult)
 
-# At most one push in this time for one conversation on one device: what is written meanwhile goes with the next.
-PACE_SECONDS = 3.0
-# Apple throttles background pushes beyond two or three an hour.
-# https://developer.apple.com/documentation/usernotifications/pushing-background-updates-to-your-app
-APPLE_CLEAR_SECONDS = 20 * 60.0
-# Who reads one conversation often reads the next: one clear takes both off the screen.
-CLEAR_GATHER_SECONDS = 2.0
 # What is kept of the tries of one push.
 MAX_TRIES = 20
 
@@ -192,49 +187,6 @@ ON CONFLICT (push_id, conversation_id) DO UPDATE SET
     tries = CASE WHEN jsonb_array_length(d.tries) < {MAX_TRIES} THEN d.tries || excluded.tries ELSE d.tries END
 """
 
-# Read by somebody: what is on the screens of their other devices goes, and what is on the reading one's is its own
-# business. ``%(reads)s`` gives who has read what, on which device.
-_CLEAR = """
-WITH read AS ({reads}), shown AS (
-    SELECT c.id, c.device_id, c.user_id, c.provider, c.device_id IS NOT DISTINCT FROM read.device_id AS is_reader
-    FROM messaging_pushcursor c JOIN read ON read.user_id = c.user_id AND read.conversation_id = c.conversation_id
-    WHERE c.shown_seq > 0 AND c.shown_seq <= read.seq AND c.subject = ''
-    ORDER BY c.id FOR UPDATE OF c
-), cleared AS (
-    UPDATE messaging_pushcursor c SET shown_seq = 0, cleared_at = now(), must_clear = NOT shown.is_reader
-    FROM shown WHERE c.id = shown.id
-    RETURNING c.device_id, c.user_id, c.provider, shown.is_reader
-)
-SELECT DISTINCT device_id FROM cleared WHERE NOT is_reader
-"""
-_READS_OF_MEMBERS = """
-SELECT t.user_id, t.conversation_id, t.seq, t.device_id
-FROM unnest(%(users)s::uuid[], %(conversations)s::uuid[], %(seqs)s::bigint[], %(devices)s::uuid[])
-    AS t (user_id, conversation_id, seq, device_id)
-"""
-_READS_BEFORE_SENDING = """
-SELECT m.user_id, m.conversation_id, m.read_seq AS seq, NULL::uuid AS device_id
-FROM messaging_member m JOIN messaging_pushcursor p ON p.user_id = m.user_id AND p.conversation_id = m.conversation_id
-WHERE p.id = ANY(%(cursors)s)
-"""
-
-# Browsers have no silent pushes: they would show something of their own.
-_SCHEDULE_CLEARS = f"""
-INSERT INTO messaging_pushclear AS k (device_id, user_id, provider, not_before, attempts)
-SELECT d.id, d.user_id, coalesce(nullif(d.push_provider, ''), (
-        SELECT c.provider FROM messaging_pushcursor c WHERE c.device_id = d.id LIMIT 1
-    )), now() + interval '{CLEAR_GATHER_SECONDS} seconds', 0
-FROM messaging_device d WHERE d.id = ANY(%s) AND d.platform <> 'web' AND d.target <> ''
-ORDER BY d.id
-ON CONFLICT (device_id) DO UPDATE SET
-    user_id = excluded.user_id, provider = excluded.provider,
-    attempts = CASE WHEN k.not_before IS NULL THEN 0 ELSE k.attempts END,
-    not_before = coalesce(k.not_before, greatest(excluded.not_before, k.sent_at + make_interval(secs => CASE
-        WHEN (SELECT platform FROM messaging_device d WHERE d.id = k.device_id) = 'ios' THEN {APPLE_CLEAR_SECONDS}
-        ELSE {PACE_SECONDS}
-    END)))
-"""
-
 _RECORD_CLEARS = """
 WITH result AS (
     SELECT * FROM unnest(%s::uuid[], %s::timestamptz[], %s::text[], %s::float8[], %s::text[])
@@ -274,7 +226,7 @@ WHERE device_id IN (
 
 
 def claim_notifications(*, limit: int, lease_seconds: float, count_members_to: int) -> list[DueNotification]:
-    """Take up to ``limit`` rows of the outbox that nobody has planned, oldest first. Members are counted up to a bound."""
+    """Take up to ``limit`` rows that nobody has planned, oldest first. Members are counted up to a bound."""
     values = {"limit": limit, "lease": lease_seconds, "count_to": count_members_to}
     with connection.cursor() as cursor:
         cursor.execute(_CLAIM_NOTIFICATIONS, values)
@@ -377,8 +329,8 @@ def record_results(results: Sequence[Result]) -> None:
     _forget_subjects([result.due.id for result in settled if result.due.subject and result.state is not State.PENDING])
     sent = [result.due for result in settled if result.state is State.SENT]
     _say_clears(sent)
-    schedule_clears([result.due.device_id for result in settled if _is_off(result)])
-    _clear(_READS_BEFORE_SENDING, cursors=[due.id for due in sent if not due.subject])
+    screens.schedule_clears([result.due.device_id for result in settled if _is_off(result)])
+    screens.clear_what_was_read([due.id for due in sent if not due.subject])
 
 
 @transaction.atomic
@@ -402,31 +354,6 @@ def record_clears(results: Sequence[ClearResult]) -> None:
                 "AND conversation_id = ANY(%s)",
                 [due.device_id, list(due.conversations)],
             )
-
-
-def clear_read(reads: Sequence[tuple[UUID, UUID, int, UUID | None]]) -> None:
-    """
-    Take off the screens what was read: user, conversation, seq, and the device on which, each.
-
-    Called in the transaction that stores the receipts.
-    """
-    if reads:
-        users, conversations, seqs, devices = (list(column) for column in zip(*reads, strict=True))
-        _clear(_READS_OF_MEMBERS, users=users, conversations=conversations, seqs=seqs, devices=devices)
-
-
-def schedule_clears(device_ids: Sequence[UUID]) -> None:
-    """Tell these devices soon which notifications to take off their screens."""
-    if device_ids:
-        with connection.cursor() as cursor:
-            cursor.execute(_SCHEDULE_CLEARS, [list(set(device_ids))])
-
-
-def _clear(reads: str, **values: list[Any]) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute(_CLEAR.format(reads=reads), values)
-        devices = [row[0] for row in cursor.fetchall()]
-    schedule_clears(devices)
 
 
 def _say_clears(sent: Sequence[DuePush]) -> None:

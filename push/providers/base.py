@@ -33,12 +33,14 @@ class Outcome:
     How a try went; ``code`` is the provider's word for it, without anything secret or personal.
 
     ``gone_at`` is since when a target is gone, if the provider says so: a device that registered later keeps it.
+    ``answer`` is what the provider said, for a person to read; without anything secret or personal as well.
     """
 
     verdict: Verdict
     code: str = ""
     retry_after: float | None = None
     gone_at: datetime | None = None
+    answer: str = ""
 
 
 class Provider(Protocol):

@@ -10,18 +10,23 @@ from typing import Any
 
 from django.utils import timezone
 
-from models import threads
+from models import channels, receipts, threads
 from models.conversation import Conversation, DeviceReceipt, Member
 from models.device import Device
 from models.ids import new_id
 from models.message import Message
-from models.notification import Delivery, Notification
+from models.notification import Delivery, Notification, PushClear, PushCursor
+from models.receipts import Receipt
+from models.stream import Stream
 from models.user import User
+from push.payload import Look
 from push.planner import Connected, Schedule
 from push.providers.base import Provider
+from push.words import words_of
 from push.worker import Worker
 
 _numbers = count(1)
+LOOK = Look(words_of=words_of)
 
 
 def make_person(name: str) -> User:
@@ -63,19 +68,28 @@ def acknowledge(device: Device, message: Message) -> None:
     DeviceReceipt.objects.create(device=device, conversation=message.conversation, delivered_seq=message.seq)
 
 
-def deliveries() -> list[Delivery]:
-    return list(Delivery.objects.order_by("created_at", "id"))
+def read(user: User, message: Message) -> None:
+    """Read a conversation up to a message, on a device that nobody knows."""
+    # Receipts never pass a stream's top.
+    Stream.objects.update_or_create(
+        id=message.conversation_id,
+        defaults={"kind": 0, "channel": channels.chat(message.conversation_id), "epoch": "e", "top": message.seq},
+    )
+    receipts.store([Receipt(user.id, None, message.conversation_id, delivered=message.seq, read=message.seq)])
 
 
 def states() -> list[tuple[str, str]]:
-    """State and reason of every delivery, sorted."""
+    """State and reason of everything that became of pushes, sorted."""
     return sorted(Delivery.objects.values_list("state", "reason"))
 
 
 def nothing_is_pending() -> bool:
-    """Everything in the outbox has been planned, and every delivery has found its end."""
-    unplanned = Notification.objects.filter(planned_at=None).exists()
-    return not unplanned and not Delivery.objects.filter(state="pending").exists()
+    """Everything in the outbox has been planned, and nothing waits for any device."""
+    return not (
+        Notification.objects.filter(planned_at=None).exists()
+        or PushCursor.objects.filter(not_before__isnull=False).exists()
+        or PushClear.objects.filter(not_before__isnull=False).exists()
+    )
 
 
 def make_worker(
@@ -84,6 +98,7 @@ def make_worker(
     grace_seconds: float = 5.0,
     elsewhere_seconds: float = 0.0,
     days: float = 7.0,
+    look: Look = LOOK,
 ) -> Worker:
     """A worker whose default provider is the first of these. Nobody has a live socket unless ``connected`` says so."""
     schedule = Schedule(
@@ -92,7 +107,7 @@ def make_worker(
         active_elsewhere_seconds=elsewhere_seconds,
         ttl_seconds=days * 86_400,
     )
-    return Worker(providers, schedule, connected)
+    return Worker(providers, schedule, connected, look=look)
 
 
 def work(*workers: Worker, until: Callable[[], bool] = nothing_is_pending, seconds: float = 10.0) -> None:

@@ -11,6 +11,7 @@ import socket
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from time import monotonic, time
@@ -26,10 +27,12 @@ from consumers.namespaces import Namespaces
 from models import threads
 from models.errors import Unavailable
 from models.operations import history, maintenance
+from push.payload import Look
 from push.planner import Schedule
 from push.providers.base import Provider
 from push.providers.console import ConsoleProvider
 from push.providers.memory import MemoryProvider
+from push.words import words_of
 from push.worker import Worker
 from server import logs
 from server.doorbell import Doorbell
@@ -72,7 +75,8 @@ async def _work(env: Env, providers: list[Provider], heartbeat: Path | None) -> 
     )
     doorbell = Doorbell(env.redis_url)
     live_devices = LiveDevices(env.redis_url)
-    worker = Worker(providers, schedule, live_devices.which)
+    look = Look(words_of=words_of, link=_link(env), sound=env.push_sound)
+    worker = Worker(providers, schedule, live_devices.which, look=look, stale_after=timedelta(days=env.push_stale_days))
     doorbell.listen(worker.wake)
     if heartbeat:
         worker.on_beat(Heartbeat(heartbeat, worker).beat)
@@ -90,6 +94,12 @@ async def _work(env: Env, providers: list[Provider], heartbeat: Path | None) -> 
         await doorbell.close()
         await live_devices.stop()
     log.info("worker.stopped")
+
+
+def _link(env: Env) -> str:
+    """Where a tap leads: the app's own address, or the page of this deployment."""
+    page = f"{env.public_url.rstrip('/')}/?conversation={{conversation}}" if env.public_url else ""
+    return env.push_link or page
 
 
 class BadProvider(Exception):
