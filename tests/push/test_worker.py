@@ -13,20 +13,19 @@ from django.utils import timezone
 
 from models import threads
 from models.conversation import Conversation, Member
-from models.deliveries import DueDelivery, NewDelivery
+from models.deliveries import DuePush, Kind, Planned, Result, State
 from models.device import Device, Session
 from models.message import Message
-from models.notification import Delivery, Notification
+from models.notification import Delivery, Notification, PushCursor
 from models.operations import notifications as operations
 from models.user import Block, User
 from push import planner, recorder, sender, worker
-from push.payload import Push, render
+from push.payload import Look, Push, render
 from push.planner import Planner, Schedule
 from push.providers.base import Outcome, Verdict
 from push.providers.memory import MemoryProvider
 from tests.push.scene import (
     acknowledge,
-    deliveries,
     make_conversation,
     make_person,
     make_phone,
@@ -75,8 +74,29 @@ def plan(connected: Callable[[Sequence[UUID]], Any] = lambda device_ids: ()) -> 
 
 
 def make_due() -> None:
-    """Let the time pass that pending deliveries wait for."""
-    Delivery.objects.filter(state="pending").update(not_before=timezone.now())
+    """Let the time pass that pushes wait for."""
+    PushCursor.objects.filter(not_before__isnull=False).update(not_before=timezone.now())
+
+
+def crowd(scene: Scene, count: int) -> list[str]:
+    """So many people with a phone, to each of whom Ann writes; return the phones' targets."""
+    phones = [make_phone(make_person(f"Guest{number}")) for number in range(count)]
+    for phone in phones:
+        write(make_conversation(scene.ann, phone.user), scene.ann)
+    return [phone.target for phone in phones]
+
+
+class Scripted(MemoryProvider):
+    """Answers the first pushes with these outcomes, whoever they are for."""
+
+    def __init__(self, *script: Outcome, concurrency: int = 8) -> None:
+        super().__init__(concurrency=concurrency)
+        self._script = list(script)
+
+    async def deliver(self, push: Push) -> Outcome:
+        if self._script:
+            self.outcomes[push.target] = [self._script.pop(0)]
+        return await super().deliver(push)
 
 
 # --- who and when
@@ -97,7 +117,7 @@ def test_a_device_without_a_target_is_not_woken(scene: Scene, provider: MemoryPr
 
     work(make_worker(provider))
 
-    assert deliveries() == []
+    assert not PushCursor.objects.exists()
 
 
 def test_who_joined_after_the_message_is_not_woken(scene: Scene, provider: MemoryProvider) -> None:
@@ -105,21 +125,21 @@ def test_who_joined_after_the_message_is_not_woken(scene: Scene, provider: Memor
 
     work(make_worker(provider))
 
-    assert deliveries() == []
+    assert not PushCursor.objects.exists()
 
 
 def test_a_device_without_a_socket_is_due_at_once(scene: Scene) -> None:
     plan(connected=lambda device_ids: ())
 
-    delivery, notification = Delivery.objects.get(), Notification.objects.get()
-    assert delivery.not_before == notification.created_at
+    cursor, notification = PushCursor.objects.get(), Notification.objects.get()
+    assert cursor.not_before == notification.created_at
 
 
 def test_a_device_with_a_live_socket_is_due_after_its_grace(scene: Scene) -> None:
     plan(connected=lambda device_ids: list(device_ids))
 
-    delivery, notification = Delivery.objects.get(), Notification.objects.get()
-    assert delivery.not_before == notification.created_at + timedelta(seconds=5)
+    cursor, notification = PushCursor.objects.get(), Notification.objects.get()
+    assert cursor.not_before == notification.created_at + timedelta(seconds=5)
 
 
 def test_only_the_connected_device_waits(scene: Scene) -> None:
@@ -129,8 +149,8 @@ def test_only_the_connected_device_waits(scene: Scene) -> None:
 
     plan(connected=lambda device_ids: {scene.beas_phone.id})
 
-    due = Delivery.objects.filter(not_before__lte=timezone.now())
-    assert [delivery.device_id for delivery in due] == [other.id]
+    due = PushCursor.objects.filter(not_before__lte=timezone.now())
+    assert [cursor.device_id for cursor in due] == [other.id]
 
 
 @pytest.mark.parametrize("has_target", [True, False])
@@ -140,9 +160,9 @@ def test_a_device_waits_while_its_user_is_active_on_another(scene: Scene, has_ta
 
     plan()
 
-    delivery = Delivery.objects.get(device_id=scene.beas_phone.id)
-    assert delivery.not_before == Notification.objects.get().created_at + timedelta(seconds=10)
-    assert Delivery.objects.count() == 1 + has_target
+    cursor = PushCursor.objects.get(device=scene.beas_phone.id)
+    assert cursor.not_before == Notification.objects.get().created_at + timedelta(seconds=10)
+    assert PushCursor.objects.count() == 1 + has_target
 
 
 def test_the_device_in_use_does_not_wait_for_itself(scene: Scene) -> None:
@@ -150,7 +170,7 @@ def test_the_device_in_use_does_not_wait_for_itself(scene: Scene) -> None:
 
     plan()
 
-    assert Delivery.objects.get().not_before == Notification.objects.get().created_at
+    assert PushCursor.objects.get().not_before == Notification.objects.get().created_at
 
 
 def test_a_live_socket_elsewhere_is_activity(scene: Scene) -> None:
@@ -158,14 +178,14 @@ def test_a_live_socket_elsewhere_is_activity(scene: Scene) -> None:
 
     plan(connected=lambda device_ids: {desktop.id})
 
-    assert Delivery.objects.get().not_before == Notification.objects.get().created_at + timedelta(seconds=10)
+    assert PushCursor.objects.get().not_before == Notification.objects.get().created_at + timedelta(seconds=10)
 
 
 def test_what_is_read_on_the_desktop_meanwhile_wakes_no_phone(scene: Scene, provider: MemoryProvider) -> None:
     make_phone(scene.bea, target="", last_seen_at=timezone.now())
     worker = make_worker(provider, elsewhere_seconds=0.5)
 
-    work(worker, until=lambda: Delivery.objects.exists())
+    work(worker, until=lambda: PushCursor.objects.exists())
     scene.beas_membership.update(read_seq=scene.message.seq)
     work(make_worker(provider, elsewhere_seconds=0.5))
 
@@ -178,13 +198,13 @@ def test_a_socket_that_closes_makes_due_what_waits_for_it(scene: Scene) -> None:
 
     assert operations.hasten([scene.beas_phone.id]) == 1
 
-    assert Delivery.objects.get().not_before <= timezone.now()
+    assert PushCursor.objects.get().not_before <= timezone.now()
     assert operations.hasten([scene.beas_phone.id]) == 0
 
 
 def test_a_socket_that_closes_hastens_nothing_that_waits_for_the_provider(scene: Scene) -> None:
     plan(connected=lambda device_ids: list(device_ids))
-    Delivery.objects.update(attempts=1)
+    PushCursor.objects.update(attempts=1)
 
     assert operations.hasten([scene.beas_phone.id, scene.anns_phone.id]) == 0
 
@@ -210,7 +230,7 @@ def test_everybody_waits_where_nobody_knows_who_is_connected(
 
     plan(connected=connected)
 
-    assert Delivery.objects.get().not_before == Notification.objects.get().created_at + timedelta(seconds=5)
+    assert PushCursor.objects.get().not_before == Notification.objects.get().created_at + timedelta(seconds=5)
 
 
 def test_a_live_socket_that_does_not_acknowledge_is_pushed_after_its_grace(
@@ -245,10 +265,12 @@ def test_acknowledging_on_one_device_does_not_spare_the_other(scene: Scene, prov
 def test_a_wake_up_is_followed_at_once(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "POLL_SECONDS", 3600)
 
+    elsewhere = make_conversation(scene.ann, scene.bea)
+
     class AnnWritesAgain(MemoryProvider):
         async def deliver(self, push: Push) -> Outcome:
             if not self.tries:
-                await threads.run(write, scene.group, scene.ann, "again")
+                await threads.run(write, elsewhere, scene.ann, "again")
                 woken.wake()
             return await super().deliver(push)
 
@@ -285,10 +307,11 @@ CHANGES: dict[str, Callable[[Scene], object]] = {
     "notifications_off": lambda scene: scene.beas_membership.update(notification_level="none"),
     "sender_blocked": lambda scene: Block.objects.create(blocker=scene.bea, blocked=scene.ann),
     "not_a_member": lambda scene: scene.beas_membership.delete(),
-    "device_gone": lambda scene: scene.beas_device.delete(),
+    "device_gone": lambda scene: scene.beas_device.update(user=scene.ann),
+    "stale_device": lambda scene: scene.beas_device.update(last_seen_at=timezone.now() - timedelta(days=61)),
     "logged_out": _session,
     "no_push_target": _phone_moves_on,
-    "expired": lambda scene: Delivery.objects.update(expires_at=timezone.now()),
+    "expired": lambda scene: PushCursor.objects.update(expires_at=timezone.now()),
 }
 
 
@@ -311,6 +334,16 @@ def test_a_former_member_who_came_back_hears_only_what_is_new(scene: Scene, prov
     work(make_worker(provider))
 
     assert [push.body for push in provider.sent] == ["Ann: welcome back"]
+
+
+def test_a_device_that_is_removed_takes_its_pushes_with_it(scene: Scene, provider: MemoryProvider) -> None:
+    plan()
+    scene.beas_device.delete()
+
+    work(make_worker(provider))
+
+    assert provider.tries == []
+    assert not PushCursor.objects.exists()
 
 
 def test_blocking_works_one_way(scene: Scene, provider: MemoryProvider) -> None:
@@ -395,7 +428,8 @@ def test_a_target_is_forgotten_unless_it_was_registered_after_the_provider_misse
 
     assert scene.beas_device.get().target == (scene.beas_phone.target if is_kept else "")
     assert states() == [("pending" if is_kept else "dropped", "410_Unregistered")]
-    assert (Delivery.objects.get().not_before - timezone.now() > timedelta(seconds=5)) == is_kept
+    waits = PushCursor.objects.get().not_before
+    assert (waits is not None and waits - timezone.now() > timedelta(seconds=5)) == is_kept
 
 
 def test_a_target_that_was_replaced_meanwhile_is_kept_and_used(scene: Scene) -> None:
@@ -424,17 +458,18 @@ def test_a_failure_is_tried_again_after_a_while_with_the_same_id(scene: Scene, p
     provider.outcomes[target] = [Outcome(Verdict.RETRY, "http_503"), Outcome(Verdict.RETRY, "http_503")]
 
     work(make_worker(provider), until=lambda: Delivery.objects.filter(reason="http_503").exists())
-    first = Delivery.objects.get()
+    first = PushCursor.objects.get()
     make_due()
-    work(make_worker(provider), until=lambda: Delivery.objects.filter(attempts=2, leased_until=None).exists())
-    second = Delivery.objects.get()
+    work(make_worker(provider), until=lambda: Delivery.objects.filter(attempts=2).exists())
+    second = PushCursor.objects.get()
     make_due()
     work(make_worker(provider))
 
     assert 7 < (first.not_before - timezone.now()).total_seconds() < 13
     assert 15 < (second.not_before - timezone.now()).total_seconds() < 25
-    assert [push.push_id for push in provider.tries] == [first.id] * 3
+    assert [push.push_id for push in provider.tries] == [first.push_id] * 3
     assert states() == [("sent", "")]
+    assert [tried["code"] for tried in Delivery.objects.get().tries] == ["http_503", "http_503", "sent"]
 
 
 def test_retry_after_is_kept(scene: Scene, provider: MemoryProvider) -> None:
@@ -442,7 +477,7 @@ def test_retry_after_is_kept(scene: Scene, provider: MemoryProvider) -> None:
 
     work(make_worker(provider), until=lambda: Delivery.objects.filter(reason="http_429").exists())
 
-    assert 98 < (Delivery.objects.get().not_before - timezone.now()).total_seconds() < 112
+    assert 98 < (PushCursor.objects.get().not_before - timezone.now()).total_seconds() < 112
 
 
 def test_a_retry_beyond_its_life_ends_with_it(scene: Scene, provider: MemoryProvider) -> None:
@@ -450,8 +485,8 @@ def test_a_retry_beyond_its_life_ends_with_it(scene: Scene, provider: MemoryProv
 
     work(make_worker(provider), until=lambda: Delivery.objects.filter(reason="http_503").exists())
 
-    delivery = Delivery.objects.get()
-    assert delivery.not_before == delivery.expires_at
+    cursor = PushCursor.objects.get()
+    assert cursor.not_before == cursor.expires_at
 
 
 def test_a_rejected_push_is_dead_and_its_target_kept(scene: Scene, provider: MemoryProvider) -> None:
@@ -464,16 +499,11 @@ def test_a_rejected_push_is_dead_and_its_target_kept(scene: Scene, provider: Mem
 
 
 def test_a_refusing_provider_is_paused_everything_kept_and_sent_after_the_repair(
-    scene: Scene, provider: MemoryProvider, monkeypatch: pytest.MonkeyPatch
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sender.backoff, "pause_delay", lambda failures: 0.3 * failures)
-    for number in range(5):
-        write(scene.group, scene.ann, f"number {number}")
-    provider.concurrency = 1
-    provider.outcomes[scene.beas_phone.target] = [
-        Outcome(Verdict.PAUSE, "http_403"),
-        Outcome(Verdict.PAUSE, "http_403"),
-    ]
+    crowd(scene, 5)
+    provider = Scripted(Outcome(Verdict.PAUSE, "http_403"), Outcome(Verdict.PAUSE, "http_403"), concurrency=1)
     began = time.monotonic()
 
     work(make_worker(provider))
@@ -482,14 +512,13 @@ def test_a_refusing_provider_is_paused_everything_kept_and_sent_after_the_repair
     assert len(provider.tries) == 8
     assert len(provider.sent) == len({push.push_id for push in provider.sent}) == 6
     assert states() == [("sent", "")] * 6
-    assert {delivery.attempts for delivery in deliveries()} == {1}
+    assert set(Delivery.objects.values_list("attempts", flat=True)) == {1}
 
 
 def test_an_outage_is_probed_and_no_herd_comes_after_it(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sender.backoff, "pause_delay", lambda failures: 0.2)
     monkeypatch.setattr(sender.backoff, "retry_delay", lambda attempts, retry_after=None: 0.01)
-    for number in range(40):
-        write(scene.group, scene.ann, f"number {number}")
+    crowd(scene, 40)
 
     class Away(MemoryProvider):
         """Fails until three single pushes have probed it; notes how many come at once."""
@@ -574,13 +603,13 @@ def test_a_provider_that_never_answers_is_given_up(scene: Scene, monkeypatch: py
 def test_a_poisoned_message_harms_no_other(
     scene: Scene, provider: MemoryProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write(scene.group, scene.ann, "poison")
-    write(scene.group, scene.ann, "after it")
+    for text in ("poison", "after it"):
+        write(make_conversation(scene.ann, scene.bea), scene.ann, text)
 
-    def render_or_fail(delivery: DueDelivery, *, badge: int) -> Push:
-        if delivery.text == "poison":
+    def render_or_fail(due: DuePush, kind: Kind, *, badge: int, look: Look) -> Push:
+        if due.previews[0].text == "poison":
             raise ValueError("cannot be rendered")
-        return render(delivery, badge=badge)
+        return render(due, kind, badge=badge, look=look)
 
     monkeypatch.setattr(sender, "render", render_or_fail)
     work(make_worker(provider))
@@ -604,8 +633,7 @@ def test_requests_in_flight_are_bounded(scene: Scene) -> None:
             return await super().deliver(push)
 
     provider = Counts(concurrency=4)
-    for number in range(30):
-        write(scene.group, scene.ann, str(number))
+    crowd(scene, 30)
 
     work(make_worker(provider))
 
@@ -619,8 +647,7 @@ def test_two_workers_share_the_work_and_send_each_push_once(scene: Scene) -> Non
             await asyncio.sleep(0.005)
             return await super().deliver(push)
 
-    for number in range(200):
-        write(scene.group, scene.ann, str(number))
+    crowd(scene, 200)
     one, other = Slow(), Slow()
 
     work(make_worker(one), make_worker(other), seconds=30)
@@ -633,29 +660,30 @@ def test_two_workers_share_the_work_and_send_each_push_once(scene: Scene) -> Non
 
 def test_what_a_dead_worker_held_is_taken_over_after_its_lease(scene: Scene, provider: MemoryProvider) -> None:
     operations.claim_notifications(limit=10, lease_seconds=0.2, count_members_to=10)
-    work(make_worker(provider), until=lambda: Notification.objects.filter(planned_at__isnull=False).exists())
-    Delivery.objects.update(state="pending", finished_at=None)
-
-    held = operations.claim_deliveries(provider="memory", limit=10, lease_seconds=0.5)
+    work(make_worker(provider), until=lambda: not Notification.objects.filter(planned_at=None).exists())
     provider.tries.clear()
-    began = time.monotonic()
-    work(make_worker(provider))
-
-    assert len(held) == 1
-    assert time.monotonic() - began > 0.4
-    assert [push.push_id for push in provider.tries] == [held[0].id]
-
-
-def test_a_plan_that_was_broken_off_is_finished_without_doubles(
-    scene: Scene, provider: MemoryProvider, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    write(scene.group, scene.ann, "again")
     plan()
-    before = {delivery.id for delivery in deliveries()}
+    make_due()
+
+    [held] = operations.claim_pushes(provider="memory", limit=10, lease_seconds=0.5)
+    began = time.monotonic()
+    work(make_worker(provider), until=lambda: bool(provider.tries))
+
+    assert time.monotonic() - began > 0.4
+    assert [push.push_id for push in provider.tries] == [held.push_id]
+
+
+def test_a_plan_that_was_broken_off_is_finished_without_doubles(scene: Scene, provider: MemoryProvider) -> None:
+    plan()
+    before = set(PushCursor.objects.values_list("id", flat=True))
     Notification.objects.update(planned_at=None)
 
     work(make_worker(provider))
+    Notification.objects.update(planned_at=None)
+    work(make_worker(provider))
 
-    assert {delivery.id for delivery in deliveries()} == before
+    assert set(PushCursor.objects.values_list("id", flat=True)) == before
     assert len(provider.sent) == 1
 
 
@@ -672,9 +700,9 @@ def test_a_large_group_is_planned_page_by_page(
 
     plan()
 
-    in_large = Notification.objects.get(conversation_id=large.id).deliveries
-    assert set(in_large.values_list("device_id", flat=True)) == phones
-    assert Delivery.objects.count() == 35 + 6 * 2 + 1
+    in_large = PushCursor.objects.filter(conversation=large)
+    assert set(in_large.values_list("device", flat=True)) == phones
+    assert PushCursor.objects.count() == 35 + 6 * 2 + 1
     assert not Notification.objects.filter(planned_at=None).exists()
 
 
@@ -685,14 +713,14 @@ def test_a_plan_that_fails_holds_up_no_other(
     elsewhere = make_conversation(scene.ann, scene.bea)
     write(elsewhere, scene.ann, "after it")
     first = Notification.objects.get(message_id=scene.message.id)
-    add = operations.add_deliveries
+    store = operations.plan
 
-    def add_or_fail(new: Sequence[NewDelivery]) -> None:
-        if any(delivery.recipient.notification_id == first.id for delivery in new):
+    def store_or_fail(planned: Sequence[Planned]) -> None:
+        if any(row.conversation_id == first.conversation_id for row in planned):
             raise ValueError("cannot be planned")
-        add(new)
+        store(planned)
 
-    monkeypatch.setattr(operations, "add_deliveries", add_or_fail)
+    monkeypatch.setattr(operations, "plan", store_or_fail)
     work(make_worker(provider), until=lambda: bool(provider.sent))
 
     assert [push.body for push in provider.sent] == ["Ann: after it"]
@@ -722,14 +750,14 @@ def test_a_database_that_is_away_ends_no_loop(
     scene: Scene, provider: MemoryProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker, "POLL_SECONDS", 0.05)
-    claim, failures = operations.claim_deliveries, [OperationalError("away"), RuntimeError("a bug")]
+    claim, failures = operations.claim_pushes, [OperationalError("away"), RuntimeError("a bug")]
 
-    def sometimes(**arguments: Any) -> list[DueDelivery]:
+    def sometimes(**arguments: Any) -> list[DuePush]:
         if failures:
             raise failures.pop()
         return claim(**arguments)
 
-    monkeypatch.setattr(operations, "claim_deliveries", sometimes)
+    monkeypatch.setattr(operations, "claim_pushes", sometimes)
     work(make_worker(provider))
 
     assert states() == [("sent", "")]
@@ -737,17 +765,18 @@ def test_a_database_that_is_away_ends_no_loop(
 
 def test_a_result_that_comes_after_the_lease_puts_nothing_back(scene: Scene, provider: MemoryProvider) -> None:
     plan()
-    [first] = operations.claim_deliveries(provider="memory", limit=1, lease_seconds=0)
-    [second] = operations.claim_deliveries(provider="memory", limit=1, lease_seconds=60)
+    [first] = operations.claim_pushes(provider="memory", limit=1, lease_seconds=0)
+    [second] = operations.claim_pushes(provider="memory", limit=1, lease_seconds=60)
 
-    retry = sender.Result(delivery=first, state=sender.State.PENDING, reason="late", delay_seconds=600)
+    retry = Result(due=first, kind=Kind.ALERT, state=State.PENDING, reason="late", delay_seconds=600)
     operations.record_results([retry])
-    unchanged = Delivery.objects.get()
-    operations.record_results([sender.Result(delivery=second, state=sender.State.SENT)])
+    unchanged = PushCursor.objects.get()
+    operations.record_results([Result(due=second, kind=Kind.ALERT, state=State.SENT, seq=1)])
     operations.record_results([retry])
 
-    assert (unchanged.reason, unchanged.leased_until) == ("", second.leased_until)
-    assert states() == [("sent", "")]
+    assert unchanged.leased_until == second.leased_until
+    assert PushCursor.objects.get().not_before is None
+    assert PushCursor.objects.get().sent_seq == 1
 
 
 def test_stopping_waits_for_what_is_in_flight(scene: Scene) -> None:
@@ -785,4 +814,4 @@ def test_a_conversation_that_was_deleted_wakes_nobody(scene: Scene, provider: Me
     work(make_worker(provider))
 
     assert provider.tries == []
-    assert states() == [("dropped", "message_deleted")]
+    assert not PushCursor.objects.exists()
