@@ -37,18 +37,30 @@ DELETE FROM messaging_publication WHERE (stream_id, "offset") IN (
 """
 
 # What nobody can send, for instance because its provider is not configured any more.
-_EXPIRE_PUSHES = """
-UPDATE messaging_pushcursor SET
-    not_before = NULL, pending_seq = 0, first_seq = 0, revised_at = NULL, push_id = NULL, attempts = 0,
-    is_deferred = false, leased_until = NULL
-WHERE id IN (
-    SELECT id FROM messaging_pushcursor
-    WHERE not_before IS NOT NULL AND expires_at < now() - interval '1 hour'
-        AND (leased_until IS NULL OR leased_until < now())
-    LIMIT %s FOR UPDATE SKIP LOCKED
-)
+_EXPIRED = """
+SELECT id, subject, push_id, device_id, user_id, conversation_id, first_seq, pending_seq, provider
+FROM messaging_pushcursor
+WHERE not_before IS NOT NULL AND expires_at < now() AND (leased_until IS NULL OR leased_until < now())
+LIMIT %s FOR UPDATE SKIP LOCKED
 """
-
+_EXPIRE_PUSHES = f"""
+WITH expired AS ({_EXPIRED}), ended AS (
+    UPDATE messaging_pushcursor c SET
+        not_before = NULL, pending_seq = 0, first_seq = 0, revised_at = NULL, push_id = NULL, attempts = 0,
+        is_deferred = false, leased_until = NULL
+    FROM expired e WHERE c.id = e.id AND e.subject = ''
+), deleted AS (
+    DELETE FROM messaging_pushcursor c USING expired e WHERE c.id = e.id AND e.subject <> ''
+)
+INSERT INTO messaging_delivery AS d
+    (id, push_id, device_id, user_id, conversation_id, kind, first_seq, seq, provider, state, reason, answer, attempts,
+     tries, created_at, finished_at)
+SELECT gen_random_uuid(), coalesce(e.push_id, gen_random_uuid()), e.device_id, e.user_id, e.conversation_id,
+    CASE WHEN e.subject LIKE 'call:%%' THEN 'call' WHEN e.subject LIKE 'test:%%' THEN 'test' ELSE 'alert' END,
+    e.first_seq, e.pending_seq, e.provider, 'dropped', 'expired', '', 0, '[]', now(), now()
+FROM expired e
+ON CONFLICT (push_id, conversation_id) DO UPDATE SET state = 'dropped', reason = 'expired', finished_at = now()
+"""
 _FORGET_STALE_TARGETS = """
 UPDATE messaging_device SET target = '', target_updated_at = NULL
 WHERE id IN (

@@ -129,8 +129,9 @@ FROM (
 WHERE c.id = waiting.id
 """
 
-# What is final is recorded whoever holds the claim now; only putting back is for the holder. What came after the claim
-# (newer messages, another edit) is still to be sent.
+# What is final is recorded whoever holds the claim now; only putting back is for the holder, and who lost the claim
+# leaves what came later to the one who has it. What came after the claim (newer messages, another edit) is still to be
+# sent.
 _RECORD = f"""
 WITH result AS (
     SELECT * FROM unnest(
@@ -141,6 +142,7 @@ WITH result AS (
     SELECT c.id FROM messaging_pushcursor c JOIN result USING (id) ORDER BY c.id FOR UPDATE OF c
 ), done AS (
     SELECT r.*, c.pending_seq > greatest(r.pending, r.seq) AS has_more,
+        c.pending_seq > greatest(r.pending, r.seq) AND c.leased_until <> r.lease AS is_anothers,
         c.revised_at IS DISTINCT FROM r.revised_at AS is_revised_since
     FROM result r JOIN locked USING (id) JOIN messaging_pushcursor c USING (id) WHERE r.state <> 'pending'
 )
@@ -148,21 +150,22 @@ UPDATE messaging_pushcursor c SET
     pending_seq = CASE WHEN d.id IS NULL OR d.has_more THEN c.pending_seq ELSE 0 END,
     first_seq = CASE WHEN d.id IS NULL THEN c.first_seq WHEN d.has_more THEN greatest(r.pending, r.seq) + 1 ELSE 0 END,
     revised_at = CASE WHEN d.id IS NULL OR d.is_revised_since THEN c.revised_at END,
-    push_id = CASE WHEN d.id IS NULL THEN c.push_id END,
+    push_id = CASE WHEN d.id IS NULL OR d.is_anothers THEN c.push_id END,
     sent_seq = CASE WHEN r.state = 'sent' THEN greatest(c.sent_seq, r.seq) ELSE c.sent_seq END,
     shown_seq = CASE WHEN r.is_off THEN 0 WHEN r.state = 'sent' THEN greatest(c.shown_seq, r.seq) ELSE c.shown_seq END,
     cleared_at = CASE WHEN r.is_off THEN now() WHEN r.state = 'sent' THEN NULL ELSE c.cleared_at END,
     must_clear = c.must_clear OR r.is_off,
     sent_at = CASE WHEN r.state = 'sent' THEN now() ELSE c.sent_at END,
     is_deferred = CASE WHEN d.id IS NULL THEN r.defers ELSE false END,
-    attempts = CASE WHEN d.id IS NULL THEN c.attempts - r.uncounted ELSE 0 END,
+    attempts = CASE WHEN d.id IS NULL THEN c.attempts - r.uncounted WHEN d.is_anothers THEN c.attempts ELSE 0 END,
     provider = coalesce(r.provider, c.provider),
     payload = CASE WHEN d.id IS NULL THEN c.payload END,
     not_before = CASE
         WHEN d.id IS NULL THEN least(now() + make_interval(secs => r.delay), greatest(c.expires_at, now()))
+        WHEN d.is_anothers THEN c.not_before
         WHEN d.has_more OR d.is_revised_since THEN now() + interval '{PACE_SECONDS} seconds'
     END,
-    leased_until = NULL
+    leased_until = CASE WHEN d.is_anothers THEN c.leased_until END
 FROM result r JOIN locked USING (id) LEFT JOIN done d USING (id)
 WHERE c.id = r.id AND (r.state <> 'pending' OR c.leased_until = r.lease)
 """
@@ -309,7 +312,7 @@ def record_results(results: Sequence[Result]) -> None:
     A target is forgotten only if it is still the one that was sent to. A device that has another one by now has not
     been reached: its push becomes due again. What was read while its push was on the way is cleared.
     """
-    settled = _with_new_targets(results)
+    settled = _with_new_targets(_one_of_each(results))
     columns: Columns = [
         [result.due.id for result in settled],
         [result.due.leased_until for result in settled],
@@ -413,6 +416,15 @@ def _forget_subjects(cursor_ids: Sequence[UUID]) -> None:
     if cursor_ids:
         with connection.cursor() as cursor:
             cursor.execute("DELETE FROM messaging_pushcursor WHERE id = ANY(%s)", [list(cursor_ids)])
+
+
+def _one_of_each(results: Sequence[Result]) -> list[Result]:
+    """The last result of each cursor; a final one counts more (a lease that ran out lets a push be tried twice)."""
+    chosen: dict[UUID, Result] = {}
+    for result in results:
+        if result.state is not State.PENDING or result.due.id not in chosen:
+            chosen[result.due.id] = result
+    return list(chosen.values())
 
 
 def _with_new_targets(results: Sequence[AnyResult]) -> list[AnyResult]:

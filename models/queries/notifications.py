@@ -44,7 +44,8 @@ _END_OF_PAGE = f"""
 SELECT user_id FROM ({_MEMBERS.format(conversation="%(conversation)s")}) m OFFSET %(page)s - 1 LIMIT 1
 """
 
-# Each column is named as the field of ``DuePush`` that it becomes.
+# Each column is named as the field of ``DuePush`` that it becomes. What has ended since the claim, because a worker
+# whose lease had run out recorded it, is due no more.
 _DUE = """
 SELECT c.id, c.push_id, c.subject, c.payload, c.attempts, c.leased_until, c.expires_at, c.provider, now() AS now,
     c.first_seq, c.pending_seq, c.sent_seq, c.shown_seq, c.revised_at, c.is_deferred,
@@ -78,7 +79,7 @@ LEFT JOIN messaging_device device ON device.id = c.device_id
 LEFT JOIN messaging_session session ON session.device_id = c.device_id
 LEFT JOIN messaging_devicereceipt receipt
     ON receipt.device_id = c.device_id AND receipt.conversation_id = c.conversation_id
-WHERE c.id = ANY(%s)
+WHERE c.id = ANY(%s) AND c.push_id IS NOT NULL AND c.not_before IS NOT NULL
 ORDER BY c.not_before, c.id
 """
 

@@ -1,4 +1,4 @@
-"""Makes deliveries and pushes by hand, for tests of what needs no database."""
+"""Makes what is due, and pushes, by hand, for tests of what needs no database."""
 
 from __future__ import annotations
 
@@ -6,37 +6,67 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from models.deliveries import DueDelivery
+from models.deliveries import DuePush, Kind, Preview
 from models.ids import new_id
-from push.payload import Push, render
+from push.payload import Look, Push, render
+from push.words import words_of
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+LOOK = Look(words_of=words_of)
 
 
-def make_delivery(**changes: Any) -> DueDelivery:
-    """A delivery that every rule lets pass: Ann wrote "hello" to Bea's phone in a direct conversation."""
+def make_preview(**changes: Any) -> Preview:
+    """Message 7: Ann wrote "hello"."""
+    preview = Preview(
+        message_id=new_id(),
+        seq=7,
+        sender_id=new_id(),
+        sender_name="Ann",
+        avatar=None,
+        text="hello",
+        image=None,
+        is_mention=False,
+    )
+    return replace(preview, **changes)
+
+
+def make_due(**changes: Any) -> DuePush:
+    """A push that every rule lets pass: Ann wrote "hello" to Bea's phone in a direct conversation."""
     user = new_id()
-    delivery = DueDelivery(
+    preview = make_preview()
+    due = DuePush(
         id=new_id(),
+        push_id=new_id(),
+        subject="",
+        payload=None,
         attempts=1,
         leased_until=NOW + timedelta(seconds=60),
         expires_at=NOW + timedelta(days=1),
         provider="memory",
         now=NOW,
+        first_seq=7,
+        pending_seq=7,
+        sent_seq=6,
+        shown_seq=0,
+        revised_at=None,
+        is_deferred=False,
+        pushes_in_last_minute=0,
         conversation_id=new_id(),
         conversation_kind="direct",
         conversation_title="",
-        message_id=new_id(),
-        seq=7,
+        conversation_content="",
+        message_id=preview.message_id,
         message_kind="text",
-        text="hello",
         message_deleted_at=None,
         is_mentioned=False,
-        sender_id=new_id(),
-        sender_name="Ann",
         is_sender_blocked=False,
+        previews=(preview,),
+        unread=1,
         user_id=user,
         is_user_active=True,
+        time_zone="",
+        quiet_from=None,
+        quiet_until=None,
         joined_seq=0,
         read_seq=6,
         muted_until=None,
@@ -45,13 +75,21 @@ def make_delivery(**changes: Any) -> DueDelivery:
         device_user_id=user,
         device_platform="android",
         device_provider="",
+        device_locale="",
+        device_content="",
+        device_seen_at=NOW,
         is_session_revoked=False,
         target_kind="token",
         target="target-of-bea",
+        device_key=None,
         delivered_seq=6,
     )
-    return replace(delivery, **changes)
+    return replace(due, **changes)
 
 
-def make_push(**changes: Any) -> Push:
-    return render(make_delivery(**changes), badge=3)
+def make_push(kind: Kind = Kind.ALERT, *, look: Look = LOOK, **changes: Any) -> Push:
+    """The push of such a cursor; changes of its only message (``text``, ``sender_name`` …) go to the preview."""
+    of_message = {name: changes.pop(name) for name in Preview.__dataclass_fields__ if name in changes}
+    if of_message:
+        changes["previews"] = (make_preview(**of_message),)
+    return render(make_due(**changes), kind, badge=3, look=look)

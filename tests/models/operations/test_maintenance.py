@@ -11,7 +11,7 @@ from pytest_django.fixtures import Settings
 from models.device import Device, Session
 from models.ids import new_id
 from models.message import Message
-from models.notification import Delivery, Notification
+from models.notification import Delivery, Notification, PushCursor
 from models.operations import maintenance
 from models.queries.streams import recover
 from models.stream import Publication, Stream, WriterBatch
@@ -32,17 +32,25 @@ def make_notification(*, days: float = 0, is_planned: bool = True) -> Notificati
     )
 
 
-def make_delivery(*, state: str = "sent", days: float = 0, **fields: Any) -> Delivery:
+def make_delivery(*, state: str = "sent", days: float = 0) -> Delivery:
     then = timezone.now() - timedelta(days=days)
-    values = {
-        "notification": make_notification(days=days),
-        "expires_at": then + timedelta(days=7),
-        "finished_at": None if state == "pending" else then,
-        **fields,
-    }
     return Delivery.objects.create(
-        device_id=new_id(), user_id=new_id(), provider="memory", state=state, created_at=then, **values
+        push_id=new_id(),
+        device_id=new_id(),
+        user_id=new_id(),
+        conversation_id=new_id(),
+        kind="alert",
+        provider="memory",
+        state=state,
+        created_at=then,
+        finished_at=None if state == "pending" else then,
     )
+
+
+def make_cursor(**fields: Any) -> PushCursor:
+    values = {"conversation_id": new_id(), "pending_seq": 1, "not_before": timezone.now(), **fields}
+    device = Device.objects.create(user=User.objects.create(name="Bea"))
+    return PushCursor.objects.create(device=device, user_id=device.user_id, provider="memory", **values)
 
 
 def make_session(*, days_left: float, target: str = "") -> Session:
@@ -74,29 +82,47 @@ def test_dead_deliveries_are_kept_for_two_weeks() -> None:
     assert [exists(row) for row in (younger, older)] == [True, False]
 
 
-def test_notifications_go_after_their_last_delivery() -> None:
-    alone, unplanned = make_notification(days=4), make_notification(days=4, is_planned=False)
-    waits = make_delivery(state="pending", days=4).notification
+def test_planned_notifications_go_after_three_days() -> None:
+    old, unplanned = make_notification(days=4), make_notification(days=4, is_planned=False)
     young = make_notification(days=2)
 
     count = maintenance.prune_notifications()
 
     assert count == 1
-    assert [exists(row) for row in (alone, unplanned, waits, young)] == [False, True, True, True]
+    assert [exists(row) for row in (old, unplanned, young)] == [False, True, True]
 
 
 def test_pushes_that_nobody_can_send_any_more_are_dropped() -> None:
     past, future = timezone.now() - timedelta(minutes=1), timezone.now() + timedelta(minutes=1)
-    late = make_delivery(state="pending", expires_at=past)
-    in_time = make_delivery(state="pending", expires_at=future)
-    claimed = make_delivery(state="pending", expires_at=past, leased_until=future)
+    late = make_cursor(expires_at=past)
+    in_time = make_cursor(expires_at=future)
+    claimed = make_cursor(expires_at=past, leased_until=future)
+    call = make_cursor(expires_at=past, subject="call:1")
 
-    count = maintenance.expire_deliveries()
+    count = maintenance.expire_pushes()
 
-    assert count == 1
-    assert list(Delivery.objects.filter(state="pending")) == [in_time, claimed]
-    late.refresh_from_db()
-    assert (late.state, late.reason) == ("dropped", "expired")
+    assert count == 2
+    assert set(PushCursor.objects.filter(not_before__isnull=False)) == {in_time, claimed}
+    assert [exists(row) for row in (late, call)] == [True, False]
+    assert set(Delivery.objects.values_list("kind", "state", "reason", "device_id")) == {
+        ("alert", "dropped", "expired", late.device_id),
+        ("call", "dropped", "expired", call.device_id),
+    }
+
+
+def test_targets_that_were_not_seen_for_long_are_forgotten() -> None:
+    now = timezone.now()
+    old, young = (
+        Device.objects.create(
+            user=User.objects.create(name="Bea"), target=f"target-{days}", last_seen_at=now - timedelta(days=days)
+        )
+        for days in (271, 269)
+    )
+
+    maintenance.forget_stale_targets()
+
+    assert list(Device.objects.exclude(target="")) == [young]
+    assert exists(old)
 
 
 def test_sessions_are_deleted_a_week_after_they_expired() -> None:
