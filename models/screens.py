@@ -20,6 +20,8 @@ APPLE_CLEAR_SECONDS = 20 * 60.0
 # Who reads one conversation often reads the next: one clear takes both off the screen.
 CLEAR_GATHER_SECONDS = 2.0
 
+_EVERYTHING = (1 << 63) - 1
+
 
 class Read(NamedTuple):
     """Somebody has read a conversation up to ``seq``, on this device if it is known."""
@@ -85,6 +87,11 @@ def clear_what_was_read(cursor_ids: Sequence[UUID]) -> None:
     """Take off the screens what was read while its push was on the way."""
     if cursor_ids:
         _clear(_READ_BY_NOW, cursors=list(cursor_ids))
+
+
+def clear_all(user: UUID, conversation: UUID) -> None:
+    """Take a conversation off the screens of somebody for whom it does not exist any more."""
+    clear_read([Read(user, conversation, _EVERYTHING, None)])
 
 
 def schedule_clears(device_ids: Sequence[UUID]) -> None:

@@ -7,7 +7,7 @@ from uuid import UUID
 from django.db import transaction
 from django.db.models import Case, F, IntegerField, QuerySet, Value, When
 
-from .. import channels, limits, payloads, streams
+from .. import channels, limits, payloads, screens, streams
 from ..conversation import Conversation, DeviceReceipt, Member
 from ..device import Device
 from ..errors import (
@@ -181,6 +181,7 @@ def _part(conversation: Conversation, member: Member, *, by: UUID | None) -> Non
         conversation=conversation, device__in=Device.objects.filter(user=user_id).values("id")
     ).delete()
     _count(conversation, -1)
+    screens.clear_all(user_id, conversation.id)
     if conversation.kind == Conversation.Kind.GROUP:
         tell(conversation, by or user_id, "member.removed" if by else "member.left", user=user_id)
     streams.append(conversation.channel, MemberRemoved(conversation=conversation.id, user=user_id, by=by))

@@ -142,7 +142,7 @@ WHERE m.user_id = ANY(%s)
     AND EXISTS (
         SELECT FROM messaging_message t
         WHERE t.conversation_id = m.conversation_id AND t.seq > greatest(m.read_seq, m.joined_seq)
-            AND t.sender_id IS DISTINCT FROM m.user_id AND t.deleted_at IS NULL
+            AND t.sender_id IS DISTINCT FROM m.user_id AND t.deleted_at IS NULL AND t.kind <> 'system'
     )
 GROUP BY m.user_id
 """
@@ -199,7 +199,7 @@ def due_clears(device_ids: Sequence[UUID]) -> list[DueClear]:
 
 def clears_of(device_ids: Sequence[UUID]) -> dict[UUID, tuple[UUID, ...]]:
     """The conversations whose notifications each device should not show any more, the latest first."""
-    values = {"devices": list(set(device_ids)), "reach": CLEARS_REACH_BACK, "most": MAX_CLEARS}
+    values: dict[str, Any] = {"devices": list(set(device_ids)), "reach": CLEARS_REACH_BACK, "most": MAX_CLEARS}
     with connection.cursor() as cursor:
         cursor.execute(_CLEARS, values)
         return {device_id: tuple(conversations) for device_id, conversations in cursor.fetchall()}
@@ -215,7 +215,7 @@ def unread_conversations(user_ids: Iterable[UUID]) -> dict[UUID, int]:
 def _shown(cursor_ids: Sequence[UUID]) -> dict[UUID, _Shown]:
     previews: defaultdict[UUID, list[Preview]] = defaultdict(list)
     unread: dict[UUID, int] = {}
-    values = {"ids": list(cursor_ids), "previews": MAX_PREVIEWS, "counted": MAX_COUNTED}
+    values: dict[str, Any] = {"ids": list(cursor_ids), "previews": MAX_PREVIEWS, "counted": MAX_COUNTED}
     with connection.cursor() as cursor:
         cursor.execute(_PREVIEWS, values)
         for cursor_id, *preview, count in cursor.fetchall():
