@@ -1,5 +1,5 @@
 """
-A local service that takes what Apple's does: HTTP/2 over TLS, a signed token, an alert; and iPhones that show it.
+A local service that takes what Apple's does: HTTP/2 over TLS, a signed token, a push; and hands it to an iPhone.
 
 Rules and error words are those of
 https://developer.apple.com/documentation/usernotifications/sending-notification-requests-to-apns and
@@ -28,11 +28,11 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import DataReceived, Event, RequestReceived, StreamEnded
 
-from tests.webpush import make_certificate
+from tests.certificates import make_certificate
+from tests.devices import Clock, Phone, from_apns, wrong_with_apple
 
 KEY_ID, TEAM_ID, TOPIC = "KEY1234567", "TEAM123456", "com.example.app"
 MAX_PAYLOAD_BYTES = 4_096
-MAX_COLLAPSE_ID_BYTES = 64
 MAX_TOKEN_SECONDS = 3600
 
 _PATH = re.compile(r"/3/device/([0-9a-fA-F]+)")
@@ -60,27 +60,6 @@ class Request:
     connection: int
 
 
-@dataclass
-class IPhone:
-    """
-    What a person sees. A notification with the same collapse id replaces the one before, a badge stands until the
-    next one.
-    """
-
-    badge: int | None = None
-    _shown: dict[str, tuple[str, str]] = field(default_factory=dict)
-
-    def receive(self, request: Request) -> None:
-        aps = request.payload["aps"]
-        self.badge = aps.get("badge", self.badge)
-        self._shown[request.headers["apns-collapse-id"]] = (aps["alert"]["title"], aps["alert"]["body"])
-
-    @property
-    def shown(self) -> list[tuple[str, str]]:
-        """Title and body of each notification on the screen."""
-        return list(self._shown.values())
-
-
 class Apns:
     """The service, an asynchronous context manager; ``answers`` are given one after the other, then 200."""
 
@@ -89,7 +68,8 @@ class Apns:
         self._key = ec.generate_private_key(ec.SECP256R1())
         self.requests: list[Request] = []
         self.answers: deque[Answer] = deque()
-        self.phones: defaultdict[str, IPhone] = defaultdict(IPhone)
+        self.clock = Clock()
+        self.phones: defaultdict[str, Phone] = defaultdict(lambda: Phone(self.clock))
         self.connections = 0
         self.most_at_once = 0
         self.delay_seconds = 0.0
@@ -129,7 +109,7 @@ class Apns:
         self.requests.append(request)
         answer = self.answers.popleft() if self.answers else Answer()
         if answer.status == 200 if answer.is_accepted is None else answer.is_accepted:
-            self.phones[request.token].receive(request)
+            self.phones[request.token].take(from_apns(request.headers, request.payload, request))
         return answer
 
     def _problem(self, headers: Mapping[str, str], path: str, body: bytes) -> Answer | None:
@@ -137,14 +117,13 @@ class Apns:
             return Answer(404, "BadPath")
         if word := self._wrong_with_token(headers.get("authorization", "")):
             return Answer(403, word)
-        if headers.get("apns-topic") != TOPIC:
+        # Calls go to the topic of the app's PushKit registration.
+        # https://developer.apple.com/documentation/pushkit/responding-to-voip-notifications-from-pushkit
+        topic = f"{TOPIC}.voip" if headers.get("apns-push-type") == "voip" else TOPIC
+        if headers.get("apns-topic") != topic:
             return Answer(400, "TopicDisallowed" if headers.get("apns-topic") else "MissingTopic")
-        if len(headers.get("apns-collapse-id", "").encode()) > MAX_COLLAPSE_ID_BYTES:
-            return Answer(400, "BadCollapseId")
-        if headers.get("apns-push-type") != "alert":
-            return Answer(400, "InvalidPushType")
-        if headers.get("apns-priority") != "10" or not headers.get("apns-expiration", "").isdecimal():
-            return Answer(400, "BadPriority")
+        if word := wrong_with_apple(headers, json.loads(body)["aps"]):
+            return Answer(400, word)
         if str(UUID(headers["apns-id"])) != headers["apns-id"]:
             return Answer(400, "BadMessageId")
         return Answer(413, "PayloadTooLarge") if len(body) > MAX_PAYLOAD_BYTES else None

@@ -2,8 +2,8 @@
 A local stand-in for Firebase Cloud Messaging and the OAuth endpoint before it, over real sockets.
 
 It verifies the signed assertion, hands out access tokens that expire, checks each message as FCM's reference describes
-it, answers what a test has scripted for a target, and keeps a simulator of each device: what a person would see. Rules
-are taken from the providers' documentation, named beside them.
+it, answers what a test has scripted for a target, and hands what it accepts to a simulated device (``tests.devices``).
+Rules are taken from FCM's documentation, named beside them.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from tests.devices import Clock, Phone, from_fcm, wrong_with_apple, wrong_with_web
+
 PROJECT = "roost-test"
 ACCOUNT = f"pusher@{PROJECT}.iam.gserviceaccount.com"
 # Google wants its own address as audience, wherever the endpoint is reached.
@@ -41,7 +43,10 @@ JWT_GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 MAX_PAYLOAD_BYTES = 4096
 # Keys that an app may not use. https://firebase.google.com/docs/reference/fcm/rest/v1/projects.messages
 RESERVED_KEY = re.compile(r"^(from|message_type|google.*|gcm.*)$")
+# What the check of a token says, in either of the two forms: https://firebase.google.com/docs/cloud-messaging/error-codes
+BAD_TOKEN = "The registration token is not a valid FCM registration token"
 FCM_ERROR = "type.googleapis.com/google.firebase.fcm.v1.FcmError"
+BAD_REQUEST = "type.googleapis.com/google.rpc.BadRequest"
 
 _STATUS_NAMES = {
     400: "INVALID_ARGUMENT",
@@ -129,6 +134,9 @@ class Answer:
 
     status: int = 200
     code: str | None = None
+    detail: str = ""
+    # What is wrong, by field; Google calls them violations.
+    fields: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes | None = None
     is_accepted: bool | None = None
@@ -145,44 +153,27 @@ def refusal(status: int, code: str | None = None, **headers: str) -> Answer:
     return Answer(status=status, code=code, headers={name.replace("_", "-"): value for name, value in headers.items()})
 
 
+def bad_token() -> Answer:
+    """The refusal of a token that is none, as the guide shows it."""
+    return Answer(status=400, code="INVALID_ARGUMENT", detail=BAD_TOKEN)
+
+
+def bad_token_field() -> Answer:
+    """The same, by the name of the field."""
+    fields = {"message.token": "Invalid registration token"}
+    detail = "Request contains an invalid argument."
+    return Answer(status=400, code="INVALID_ARGUMENT", detail=detail, fields=fields)
+
+
 @dataclass(frozen=True)
 class Post:
-    """One request that reached the endpoint."""
+    """One request that reached the endpoint; a probe is judged, and sent to nobody."""
 
     at: float
     target: str
     message: Mapping[str, Any]
     status: int
-
-
-@dataclass
-class Phone:
-    """
-    A device: what has reached it, and what a person sees.
-
-    Apple replaces a notification by one with the same collapse id
-    (``apns-collapse-id``, https://developer.apple.com/documentation/usernotifications/sending-notification-requests-to-apns);
-    an Android app, which builds the notification itself from data, shows each ``push_id`` once (``docs/clients.md``).
-    """
-
-    received: list[Mapping[str, Any]] = field(default_factory=list)
-    _shown: dict[str, tuple[str, str]] = field(default_factory=dict)
-    badge: int | None = None
-
-    def receive(self, message: Mapping[str, Any]) -> None:
-        self.received.append(message)
-        apns, data = message.get("apns"), message.get("data", {})
-        if apns:
-            alert = apns["payload"]["aps"]["alert"]
-            self._shown[apns["headers"]["apns-collapse-id"]] = (alert["title"], alert["body"])
-            self.badge = apns["payload"]["aps"].get("badge", self.badge)
-        else:
-            self._shown.setdefault(data["push_id"], (data["title"], data["body"]))
-
-    @property
-    def shown(self) -> list[tuple[str, str]]:
-        """Title and body of each notification on the screen."""
-        return list(self._shown.values())
+    is_probe: bool = False
 
 
 class OAuth:
@@ -213,7 +204,8 @@ class Fcm:
 
     def __init__(self) -> None:
         self.posts: list[Post] = []
-        self.phones: defaultdict[str, Phone] = defaultdict(Phone)
+        self.clock = Clock()
+        self.phones: defaultdict[str, Phone] = defaultdict(lambda: Phone(self.clock))
         self.oauth = OAuth()
         # What every message is answered that no script of its target answers.
         self.always: Answer | None = None
@@ -255,17 +247,17 @@ class Fcm:
 
     def push_ids(self, target: str) -> list[str]:
         """The push ids that were sent to a target, repetitions included."""
-        return [post.message["data"]["push_id"] for post in self.posts if post.target == target]
+        return [post.message["data"]["push_id"] for post in self.posts if post.target == target and not post.is_probe]
 
-    def judge(self, message: Mapping[str, Any]) -> Answer:
-        """Decide about a message that arrived, and hand it to the device if it is accepted."""
+    def judge(self, message: Mapping[str, Any], *, is_probe: bool = False) -> Answer:
+        """Decide about a message that arrived, and hand it to the device if it is accepted (and no probe)."""
         target = message.get("token") or message.get("fid") or ""
         with self._changed:
             script = self._scripts[target]
             answer = script.popleft() if script else self.always or Answer()
-            if answer.reaches_the_device:
-                self.phones[target].receive(message)
-            self.posts.append(Post(time.monotonic(), target, message, answer.status))
+            if answer.reaches_the_device and not is_probe:
+                self.phones[target].take(from_fcm(message, self.clock()))
+            self.posts.append(Post(time.monotonic(), target, message, answer.status, is_probe))
             self._changed.notify_all()
         return answer
 
@@ -348,7 +340,8 @@ class _Handler(BaseHTTPRequestHandler):
         fcm.count_in_flight(+1)
         try:
             time.sleep(fcm.delay_seconds)
-            answer = fcm.judge(json.loads(body)["message"])
+            request = json.loads(body)
+            answer = fcm.judge(request["message"], is_probe=request.get("validate_only", False))
             fcm.hold(answer)
         finally:
             fcm.count_in_flight(-1)
@@ -362,13 +355,21 @@ class _Handler(BaseHTTPRequestHandler):
         elif answer.status == 200:
             self._send_json(200, {"name": f"projects/{PROJECT}/messages/{secrets.randbits(60)}"})
         else:
-            self._send_error(answer.status, answer.code, headers=answer.headers)
+            self._send_error(answer.status, answer.code, answer.detail, answer.headers, answer.fields)
 
     def _send_error(
-        self, status: int, code: str | None = None, detail: str = "", headers: Mapping[str, str] | None = None
+        self,
+        status: int,
+        code: str | None = None,
+        detail: str = "",
+        headers: Mapping[str, str] | None = None,
+        fields: Mapping[str, str] | None = None,
     ) -> None:
         # https://firebase.google.com/docs/reference/fcm/rest/v1/ErrorCode
-        details = [{"@type": FCM_ERROR, "errorCode": code}] if code else []
+        details: list[dict[str, Any]] = [{"@type": FCM_ERROR, "errorCode": code}] if code else []
+        if fields:
+            violations = [{"field": name, "description": words} for name, words in fields.items()]
+            details.append({"@type": BAD_REQUEST, "fieldViolations": violations})
         name = _STATUS_NAMES.get(status, "UNKNOWN")
         error = {"code": status, "message": detail or name, "status": name, "details": details}
         self._send_json(status, {"error": error}, headers)
@@ -407,7 +408,9 @@ def wrong_with(body: bytes) -> str | None:
         return f"Invalid data payload key: {reserved[0]}"
     if _payload_bytes(message) > MAX_PAYLOAD_BYTES:
         return "Message too big"
-    return None
+    if apns := message.get("apns"):
+        return wrong_with_apple(apns.get("headers", {}), apns["payload"]["aps"])
+    return wrong_with_web(message["webpush"].get("headers", {})) if "webpush" in message else None
 
 
 def _payload_bytes(message: Mapping[str, Any]) -> int:

@@ -7,8 +7,6 @@ import json
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
 from pathlib import Path
 from secrets import token_bytes
 from types import TracebackType
@@ -17,10 +15,11 @@ from typing import Any, Self
 import http_ece
 import jwt
 from aiohttp import web
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+
+from tests.certificates import make_certificate
+from tests.devices import Arrival, Clock, Phone, wrong_with_web
 
 UNCOMPRESSED = (serialization.Encoding.X962, serialization.PublicFormat.UncompressedPoint)
 
@@ -30,10 +29,11 @@ def base64url(data: bytes) -> str:
 
 
 class Browser:
-    """The keys of one subscription."""
+    """The keys of one subscription, and what its owner sees."""
 
-    def __init__(self, endpoint: str) -> None:
+    def __init__(self, endpoint: str, clock: Clock | None = None) -> None:
         self.endpoint = endpoint
+        self.phone = Phone(clock, is_browser=True)
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._secret = token_bytes(16)
 
@@ -72,11 +72,13 @@ class Received:
 
 @dataclass
 class PushService:
-    """Takes pushes; ``answers`` are given one after the other (status and headers), then 201."""
+    """Takes pushes; ``answers`` are given one after the other (status, headers, and a body), then 201."""
 
     folder: Path
+    clock: Clock = field(default_factory=Clock)
     received: list[Received] = field(default_factory=list)
-    answers: list[tuple[int, dict[str, str]]] = field(default_factory=list)
+    answers: list[tuple[int, dict[str, str]] | tuple[int, dict[str, str], str]] = field(default_factory=list)
+    _browsers: dict[str, Browser] = field(default_factory=dict)
 
     async def __aenter__(self) -> Self:
         certificate, key = make_certificate(self.folder)
@@ -100,36 +102,23 @@ class PushService:
         await self._runner.cleanup()
 
     def subscribe(self) -> Browser:
-        return Browser(f"{self.origin}/push/{base64url(token_bytes(9))}")
+        name = base64url(token_bytes(9))
+        self._browsers[name] = Browser(f"{self.origin}/push/{name}", self.clock)
+        return self._browsers[name]
 
     async def _take(self, request: web.Request) -> web.Response:
-        self.received.append(Received(request.headers.copy(), await request.read()))
-        status, headers = self.answers.pop(0) if self.answers else (201, {})
-        return web.Response(status=status, headers=headers)
-
-
-def make_certificate(folder: Path) -> tuple[Path, Path]:
-    """A certificate for this machine that nobody has signed but itself."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))]),
-            critical=False,
-        )
-        .sign(key, hashes.SHA256())
-    )
-    paths = folder / "certificate.pem", folder / "key.pem"
-    paths[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    paths[1].write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    return paths
+        body = await request.read()
+        self.received.append(Received(request.headers.copy(), body))
+        if problem := wrong_with_web(request.headers):
+            return web.Response(status=400, text=problem)
+        status, headers, *text = self.answers.pop(0) if self.answers else (201, {})
+        browser = self._browsers.get(request.match_info["id"])
+        if status == 201 and browser:
+            arrival = Arrival(
+                data=browser.read(body),
+                collapse=request.headers.get("Topic", ""),
+                expires_at=self.clock() + float(request.headers["TTL"]),
+                message=self.received[-1],
+            )
+            browser.phone.take(arrival)
+        return web.Response(status=status, headers=headers, text=text[0] if text else None)
