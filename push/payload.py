@@ -238,7 +238,7 @@ def _messages(due: DuePush, words: Words, content: Content) -> tuple[str, str, d
     if avatar := _address(newest.avatar):
         data["avatar"] = avatar
     if content is Content.SENDER:
-        return title, words.new_messages(due.unread) if is_direct else f"{sender}: {words.new_message}", data
+        return title, words.new_messages(due.unread) if is_direct else words.says(sender, words.new_message), data
     if image := _address(newest.image):
         data["image"] = image
     return title, cut(_lines(due, words, with_names=not is_direct), MAX_BODY_BYTES), data

@@ -181,6 +181,9 @@ class Env(BaseSettings):
     push_forget_days: int = Field(
         270, ge=1, description="Push targets that were not seen for so many days are forgotten."
     )
+    push_locales: str = Field(
+        "", description="Folder of `.po` files with words of pushes; they come before ours, or add a language."
+    )
     push_ttl_seconds: int = Field(86_400 * 7, ge=60, description="Life of a push at the provider.")
 
     @model_validator(mode="after")

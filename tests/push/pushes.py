@@ -9,10 +9,10 @@ from typing import Any
 from models.deliveries import DuePush, Kind, Preview
 from models.ids import new_id
 from push.payload import Look, Push, render
-from push.words import words_of
+from push.words import Dictionary
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
-LOOK = Look(words_of=words_of)
+LOOK = Look(words_of=Dictionary().words_of)
 
 
 def make_preview(**changes: Any) -> Preview:

@@ -22,11 +22,11 @@ from models.user import User
 from push.payload import Look
 from push.planner import Connected, Schedule
 from push.providers.base import Provider
-from push.words import words_of
+from push.words import Dictionary
 from push.worker import Worker
 
 _numbers = count(1)
-LOOK = Look(words_of=words_of)
+LOOK = Look(words_of=Dictionary().words_of)
 
 
 def make_person(name: str) -> User:

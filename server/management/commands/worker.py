@@ -32,7 +32,7 @@ from push.planner import Schedule
 from push.providers.base import Provider
 from push.providers.console import ConsoleProvider
 from push.providers.memory import MemoryProvider
-from push.words import words_of
+from push.words import BadWords, Dictionary
 from push.worker import Worker
 from server import logs
 from server.doorbell import Doorbell
@@ -61,12 +61,15 @@ class Command(BaseCommand):
         logs.configure(level=env.log_level, as_json=env.is_production)
         try:
             providers = list(_providers(env))
+            dictionary = Dictionary(Path(env.push_locales) if env.push_locales else None)
         except BadProvider as error:
             raise CommandError(str(error)) from None
-        uvloop.run(_work(env, providers, heartbeat))
+        except BadWords as error:
+            raise CommandError(f"ROOST_PUSH_LOCALES: {error}") from None
+        uvloop.run(_work(env, providers, dictionary, heartbeat))
 
 
-async def _work(env: Env, providers: list[Provider], heartbeat: Path | None) -> None:
+async def _work(env: Env, providers: list[Provider], dictionary: Dictionary, heartbeat: Path | None) -> None:
     schedule = Schedule(
         default_provider=env.push_provider,
         grace_seconds=env.push_grace_seconds,
@@ -75,7 +78,7 @@ async def _work(env: Env, providers: list[Provider], heartbeat: Path | None) -> 
     )
     doorbell = Doorbell(env.redis_url)
     live_devices = LiveDevices(env.redis_url)
-    look = Look(words_of=words_of, link=_link(env), sound=env.push_sound)
+    look = Look(words_of=dictionary.words_of, link=_link(env), sound=env.push_sound)
     worker = Worker(providers, schedule, live_devices.which, look=look, stale_after=timedelta(days=env.push_stale_days))
     doorbell.listen(worker.wake)
     if heartbeat:
