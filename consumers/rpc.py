@@ -399,6 +399,7 @@ class Nothing(msgspec.Struct):
 class UpdateMe(msgspec.Struct):
     name: str | UnsetType = UNSET
     data: Any = UNSET
+    quiet_hours: payloads.QuietHours | UnsetType | None = UNSET
 
 
 class Search(msgspec.Struct):
@@ -412,7 +413,9 @@ def _me(caller: Caller, arguments: Nothing) -> Any:
 
 @_method("user.update", UpdateMe)
 def _update_me(caller: Caller, arguments: UpdateMe) -> Any:
-    return users.update_me(actor=caller.user, name=arguments.name, data=arguments.data)
+    return users.update_me(
+        actor=caller.user, name=arguments.name, data=arguments.data, quiet_hours=arguments.quiet_hours
+    )
 
 
 @_method("user.delete_account", Nothing, may_log_out=True)

@@ -82,6 +82,14 @@ class ConversationPage(msgspec.Struct, kw_only=True):
     total_unread: int
 
 
+class QuietHours(msgspec.Struct, kw_only=True):
+    """The hours in which nothing wakes a user's phones, by the clock of a time zone: ``22:00`` to ``07:00``."""
+
+    start: str = msgspec.field(name="from")
+    until: str
+    time_zone: str
+
+
 class MePayload(msgspec.Struct, kw_only=True):
     """A user as they see themselves."""
 
@@ -91,6 +99,7 @@ class MePayload(msgspec.Struct, kw_only=True):
     external_id: str | None
     data: Any
     created_at: datetime
+    quiet_hours: QuietHours | None = None
 
 
 class UserPage(msgspec.Struct, kw_only=True):
@@ -255,7 +264,14 @@ def me(row: User) -> MePayload:
         external_id=row.external_id,
         data=row.data,
         created_at=row.created_at,
+        quiet_hours=_quiet_hours(row),
     )
+
+
+def _quiet_hours(row: User) -> QuietHours | None:
+    if row.quiet_from is None or row.quiet_until is None:
+        return None
+    return QuietHours(start=f"{row.quiet_from:%H:%M}", until=f"{row.quiet_until:%H:%M}", time_zone=row.time_zone)
 
 
 def member(row: Member) -> MemberPayload:

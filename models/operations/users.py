@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from datetime import time
+from functools import cache
 from typing import Any
 from uuid import UUID
+from zoneinfo import available_timezones
 
 from django.db import transaction
 from msgspec import UNSET, UnsetType
@@ -16,14 +20,22 @@ from ..events import UserBlocked, UserChanged, UserDeleted, UserUnblocked
 from ..user import Block, User
 from . import members
 
+_CLOCK = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])", re.ASCII)
+
 
 @transaction.atomic
-def update_me(*, actor: UUID, name: str | UnsetType = UNSET, data: Any = UNSET) -> payloads.MePayload:
+def update_me(
+    *,
+    actor: UUID,
+    name: str | UnsetType = UNSET,
+    data: Any = UNSET,
+    quiet_hours: payloads.QuietHours | UnsetType | None = UNSET,
+) -> payloads.MePayload:
     """
-    Change one's name or the app's data about oneself; what is not given stays.
+    Change one's name, the app's data about oneself or one's quiet hours (None removes them); what is not given stays.
 
     Raises:
-        InvalidInput: the name is empty, too long, or cannot be stored.
+        InvalidInput: the name is empty, too long, or cannot be stored; the hours are none, or their zone is unknown.
         DataTooLarge: the data is.
         UserNotFound: the account is gone.
     """
@@ -36,7 +48,9 @@ def update_me(*, actor: UUID, name: str | UnsetType = UNSET, data: Any = UNSET) 
     if data is not UNSET:
         drafts.json_text(data)
         user.data = {} if data is None else data
-    user.save(update_fields=["name", "data"])
+    if quiet_hours is not UNSET:
+        _set_quiet_hours(user, quiet_hours)
+    user.save(update_fields=["name", "data", "time_zone", "quiet_from", "quiet_until"])
     streams.append(channels.personal(actor), UserChanged(user=actor))
     return payloads.me(user)
 
@@ -125,3 +139,28 @@ def _name(name: str) -> str:
     if not 1 <= len(stripped) <= limits.MAX_NAME_CHARACTERS or not drafts.is_storable(stripped):
         raise InvalidInput(f"A name has 1 to {limits.MAX_NAME_CHARACTERS} characters.")
     return stripped
+
+
+def _set_quiet_hours(user: User, hours: payloads.QuietHours | None) -> None:
+    if hours is None:
+        user.time_zone, user.quiet_from, user.quiet_until = "", None, None
+        return
+    start, until = _clock(hours.start), _clock(hours.until)
+    if start == until:
+        raise InvalidInput("Quiet hours begin and end at different times.")
+    if hours.time_zone not in _time_zones():
+        raise InvalidInput("A time zone has a name like Europe/Berlin.")
+    user.time_zone, user.quiet_from, user.quiet_until = hours.time_zone, start, until
+
+
+def _clock(text: str) -> time:
+    match = _CLOCK.fullmatch(text)
+    if match is None:
+        raise InvalidInput("A time of the day has the form 22:00.")
+    return time(int(match[1]), int(match[2]))
+
+
+@cache
+def _time_zones() -> set[str]:
+    # The machine's own zone would be another one on the worker's machine.
+    return available_timezones() - {"localtime"}

@@ -79,7 +79,15 @@ _OF_TYPE: dict[type, msgspec.Struct] = {
         payloads.MessagePage(messages=[_message], users={BOB: _bob}, has_more=True),
         payloads.ConversationPage(conversations=[_conversation], next_cursor=None, total_unread=1),
         payloads.MemberPage(members=[_member], next_cursor=None),
-        payloads.MePayload(id=ALICE, name="Alice", email="alice@example.com", external_id=None, data={}, created_at=AT),
+        payloads.MePayload(
+            id=ALICE,
+            name="Alice",
+            email="alice@example.com",
+            external_id=None,
+            data={},
+            created_at=AT,
+            quiet_hours=payloads.QuietHours(start="22:00", until="07:00", time_zone="Europe/Berlin"),
+        ),
         payloads.UserPage(users=[_bob]),
         payloads.FeedPage(
             feeds=[
@@ -144,6 +152,7 @@ _FIELDS: dict[str, Any] = {
     "seq": 42,
     "is_typing": True,
     "name": "Alice",
+    "quiet_hours": {"from": "22:00", "until": "07:00", "time_zone": "Europe/Berlin"},
     "q": "bo",
     "platform": "ios",
     "push_provider": "fcm",

@@ -91,7 +91,7 @@ OPERATIONS: list[Operation] = [
     *_tagged(
         "People",
         ("GET", "/me", "user.me", "Show oneself", payloads.MePayload),
-        ("PATCH", "/me", "user.update", "Change one's name or data", payloads.MePayload),
+        ("PATCH", "/me", "user.update", "Change one's name, data or quiet hours", payloads.MePayload),
         ("DELETE", "/me", "user.delete_account", "Delete one's account"),
         ("GET", "/users", "user.search", "Find people by name", payloads.UserPage),
         ("GET", "/users/{id}", "user.get", "Show a person", payloads.UserPayload),

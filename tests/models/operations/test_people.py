@@ -14,6 +14,7 @@ from models.conversation import DeviceReceipt, Member
 from models.device import Device, Session
 from models.operations import devices, receipts, sessions, users
 from models.operations.sessions import GRACE, refresh_session
+from models.payloads import QuietHours
 from models.queries import admission
 from models.queries import conversations as conversation_queries
 from models.queries import messages as message_queries
@@ -238,3 +239,50 @@ def test_revoking_all_keeps_the_one_that_asks() -> None:
 
     assert admission.is_session_alive(user_id=alice.id, session_id=kept.session.id)
     assert not admission.is_session_alive(user_id=alice.id, session_id=ended.session.id)
+
+
+# --- quiet hours
+
+
+def make_hours(start: str = "22:00", until: str = "07:00", time_zone: str = "Europe/Berlin") -> QuietHours:
+    return QuietHours(start=start, until=until, time_zone=time_zone)
+
+
+def test_quiet_hours_are_kept_shown_and_removed() -> None:
+    alice = make_user("Alice")
+
+    set_to = users.update_me(actor=alice.id, quiet_hours=make_hours())
+    renamed = users.update_me(actor=alice.id, name="Alice B.")
+    shown = queries.me(actor=alice.id)
+    removed = users.update_me(actor=alice.id, quiet_hours=None)
+
+    assert set_to.quiet_hours == renamed.quiet_hours == shown.quiet_hours == make_hours()
+    assert removed.quiet_hours is None
+    alice.refresh_from_db()
+    assert (alice.time_zone, alice.quiet_from, alice.quiet_until) == ("", None, None)
+
+
+@pytest.mark.parametrize(
+    "hours",
+    [
+        make_hours(start="22"),
+        make_hours(start="22:00:00"),
+        make_hours(until="24:00"),
+        make_hours(until="07:60"),
+        make_hours(until="٠٧:٠٠"),
+        make_hours(start="22:00\n"),
+        make_hours(start="07:00", until="07:00"),
+        make_hours(time_zone=""),
+        make_hours(time_zone="Berlin"),
+        make_hours(time_zone="../../etc/localtime"),
+        make_hours(time_zone="localtime"),
+        make_hours(time_zone="\0"),
+    ],
+)
+def test_hours_that_are_none_are_refused(hours: QuietHours) -> None:
+    alice = make_user("Alice")
+
+    with pytest.raises(errors.InvalidInput):
+        users.update_me(actor=alice.id, name="Other", quiet_hours=hours)
+
+    assert queries.me(actor=alice.id).name == "Alice"

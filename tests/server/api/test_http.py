@@ -132,6 +132,27 @@ def test_history_comes_in_pages_in_both_directions(web: ServerProcess, alice: Pe
     assert (newest["has_more"], newer["has_more"]) == (True, False)
 
 
+# --- oneself
+
+
+def test_quiet_hours_are_set_shown_and_removed(web: ServerProcess, bob: Person) -> None:
+    hours = {"from": "22:00", "until": "07:00", "time_zone": "Asia/Kolkata"}
+
+    answer = ask(web, "PATCH", "/me", bob, json={"quiet_hours": hours})
+    renamed = ask(web, "PATCH", "/me", bob, json={"name": "Bob"})
+    removed = ask(web, "PATCH", "/me", bob, json={"quiet_hours": None})
+
+    assert answer.json()["quiet_hours"] == renamed.json()["quiet_hours"] == hours
+    assert removed.json()["quiet_hours"] is None
+
+
+@pytest.mark.parametrize("hours", [{"from": 22}, {"from": "22:00", "until": "07:00"}, {}, "22:00"])
+def test_quiet_hours_that_are_none_are_refused(web: ServerProcess, bob: Person, hours: Any) -> None:
+    answer = ask(web, "PATCH", "/me", bob, json={"quiet_hours": hours})
+
+    assert (answer.status_code, answer.json()["code"]) == (400, "invalid_input")
+
+
 # --- limits
 
 
