@@ -245,6 +245,11 @@ class SetData(msgspec.Struct):
     data: Any
 
 
+class SetPushContent(msgspec.Struct):
+    conversation: UUID
+    push_content: str
+
+
 class Members(msgspec.Struct):
     conversation: UUID
     cursor: str | None = None
@@ -298,6 +303,13 @@ def _rename(caller: Caller, arguments: Rename) -> Any:
 @_method("conversation.set_data", SetData)
 def _set_data(caller: Caller, arguments: SetData) -> Any:
     return conversations.set_data(actor=caller.user, conversation_id=arguments.conversation, data=arguments.data)
+
+
+@_method("conversation.set_push_content", SetPushContent)
+def _set_push_content(caller: Caller, arguments: SetPushContent) -> Any:
+    return conversations.set_push_content(
+        actor=caller.user, conversation_id=arguments.conversation, push_content=arguments.push_content
+    )
 
 
 @_method("conversation.delete", ConversationId)
@@ -462,6 +474,8 @@ class RegisterDevice(msgspec.Struct):
     locale: str | None = None
     app_version: str | None = None
     name: str | None = None
+    push_content: str | None = None
+    push_key: str | None = None
 
 
 class Sync(msgspec.Struct):

@@ -81,6 +81,7 @@ class ConversationChanged(Event, frozen=True, kw_only=True, tag="conversation.ch
     conversation: UUID
     title: str
     data: Any
+    push_content: str = ""
     by: UUID | None = None
 
 

@@ -62,6 +62,7 @@ class ConversationPayload(msgspec.Struct, kw_only=True):
     muted_until: datetime | None
     notification_level: str
     is_hidden: bool
+    push_content: str = ""
     last_message: MessagePayload | None = None
     other: UserPayload | None = None
 
@@ -139,7 +140,7 @@ class FeedPage(msgspec.Struct, kw_only=True):
 
 
 class DevicePayload(msgspec.Struct, kw_only=True):
-    """An installed app; of its push target only whether it has one."""
+    """An installed app; of its push target and its key only whether it has one."""
 
     id: UUID
     platform: str
@@ -147,6 +148,8 @@ class DevicePayload(msgspec.Struct, kw_only=True):
     push_provider: str
     target_kind: str
     has_target: bool
+    push_content: str
+    has_push_key: bool
     locale: str
     app_version: str
     created_at: datetime
@@ -307,6 +310,8 @@ def device(row: Device) -> DevicePayload:
         push_provider=row.push_provider,
         target_kind=row.target_kind,
         has_target=bool(row.target),
+        push_content=row.push_content,
+        has_push_key=bool(row.push_key),
         locale=row.locale,
         app_version=row.app_version,
         created_at=row.created_at,

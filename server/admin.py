@@ -163,7 +163,7 @@ class DeviceAdmin(Shown):
     list_filter = ("platform", "push_provider")
     id_fields = ("id", "user")
     search_help_text = "The id of a device or of its user"
-    exclude = ("target",)
+    exclude = ("target", "push_key")
 
     @admin.display(boolean=True, description="push")
     def has_push_target(self, device: Device) -> bool:

@@ -181,6 +181,9 @@ class Env(BaseSettings):
     push_forget_days: int = Field(
         270, ge=1, description="Push targets that were not seen for so many days are forgotten."
     )
+    push_content: Literal["full", "sender", "encrypted", "id_only"] = Field(
+        "full", description="How much a push may tell: everything, who wrote, everything to its device alone, or ids."
+    )
     push_locales: str = Field(
         "", description="Folder of `.po` files with words of pushes; they come before ours, or add a language."
     )

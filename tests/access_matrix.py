@@ -64,6 +64,9 @@ conversation.rename         feed           none     none   admin  ok     ok     
 conversation.set_data       group          none     none   admin  ok     ok     admin
 conversation.set_data       direct         none     -      kind   -      -      kind
 conversation.set_data       feed           none     none   admin  ok     ok     admin
+conversation.set_push_content group        none     none   admin  ok     ok     admin
+conversation.set_push_content direct       none     -      ok     -      -      ok
+conversation.set_push_content feed         none     none   admin  ok     ok     admin
 conversation.delete         group          none     none   owner  owner  ok     owner
 conversation.delete         direct         none     -      kind   -      -      kind
 conversation.delete         feed           none     none   owner  owner  ok     owner

@@ -196,6 +196,8 @@ def arguments_of(method: str, scene: Scene, about: str) -> dict[str, Any]:
             return {**here, "title": "Other"}
         case "conversation.set_data":
             return {**here, "data": {"colour": "red"}}
+        case "conversation.set_push_content":
+            return {**here, "push_content": "id_only"}
         case "conversation.read" | "conversation.delivered":
             return {**here, "seq": 1}
         case "conversation.mute":

@@ -11,11 +11,13 @@ from django.db import transaction
 
 from .. import channels, drafts, limits, payloads, streams
 from ..conversation import Conversation, DeviceReceipt, Member
+from ..device import CONTENTS
 from ..errors import (
     CannotMessageYourself,
     DirectBlocked,
     GroupFull,
     InvalidInput,
+    NotAnAdmin,
     UserNotFound,
     WrongConversationKind,
 )
@@ -25,7 +27,7 @@ from ..message import Message
 from ..queries import conversations as conversation_queries
 from ..stream import Publication, Stream
 from ..user import Block, User
-from .loading import lock_as_admin, lock_as_member, lock_as_owner
+from .loading import ADMINS, lock_as_admin, lock_as_member, lock_as_owner
 from .system_messages import tell
 
 
@@ -146,6 +148,30 @@ def set_data(*, actor: UUID, conversation_id: UUID, data: Any) -> payloads.Conve
 
 
 @transaction.atomic
+def set_push_content(*, actor: UUID, conversation_id: UUID, push_content: str) -> payloads.ConversationPayload:
+    """
+    Say how much pushes about a conversation may tell; empty for what the deployment says.
+
+    Of a group or feed, its owners and admins; of a direct conversation either of the two, because what is told is what
+    both wrote. Nobody's device tells more for it than its user, or the deployment, lets it.
+
+    Raises:
+        InvalidInput, ConversationNotFound, NotAnAdmin
+    """
+    if push_content not in ("", *dict(CONTENTS)):
+        raise InvalidInput(f"One of {', '.join(dict(CONTENTS))} is expected, or nothing.")
+    member = lock_as_member(actor, conversation_id)
+    conversation = member.conversation
+    if conversation.kind != Conversation.Kind.DIRECT and member.role not in ADMINS:
+        raise NotAnAdmin
+    if conversation.push_content != push_content:
+        conversation.push_content = push_content
+        conversation.save(update_fields=["push_content"])
+        _tell_of_change(conversation, actor)
+    return conversation_queries.get_conversation(actor=actor, conversation_id=conversation_id)
+
+
+@transaction.atomic
 def delete_conversation(*, actor: UUID, conversation_id: UUID) -> None:
     """
     Delete a group or feed, with all that was said in it, for everyone.
@@ -245,7 +271,13 @@ def _add_people(conversation: Conversation, people: Sequence[UUID], owner: UUID 
 def _tell_of_change(conversation: Conversation, actor: UUID) -> None:
     streams.append(
         conversation.channel,
-        ConversationChanged(conversation=conversation.id, title=conversation.title, data=conversation.data, by=actor),
+        ConversationChanged(
+            conversation=conversation.id,
+            title=conversation.title,
+            data=conversation.data,
+            push_content=conversation.push_content,
+            by=actor,
+        ),
     )
 
 

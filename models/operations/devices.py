@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 from uuid import UUID
 
 from django.db import transaction
@@ -9,13 +11,16 @@ from django.db.models.functions import Now
 
 from .. import drafts, payloads
 from ..conversation import DeviceReceipt
-from ..device import Device
+from ..deliveries import Content
+from ..device import CONTENTS, Device
 from ..errors import DeviceNotFound, InvalidInput
 from ..subscriptions import WEBPUSH, BadSubscription, read_subscription
 from . import sessions
 
 MAX_TARGET_CHARACTERS = 4096
 MAX_WORD_CHARACTERS = 100
+# A key of AES-256.
+PUSH_KEY_BYTES = 32
 
 
 @transaction.atomic
@@ -30,6 +35,8 @@ def register(
     locale: str | None = None,
     app_version: str | None = None,
     name: str | None = None,
+    push_content: str | None = None,
+    push_key: str | None = None,
 ) -> payloads.DevicePayload:
     """
     Say what the device one is logged in with is, and where its pushes go; what is not given stays.
@@ -37,10 +44,13 @@ def register(
     A push target belongs to one device of one user: if another has it, that phone has changed hands, and it is taken
     over.
 
+    ``push_content`` says how much a push may tell, empty for what conversation and deployment say; ``push_key`` is
+    what pushes are encrypted with, 32 bytes in base64url, or empty for none any more.
+
     Raises:
         DeviceNotFound: it does not exist, or is somebody else's.
         InvalidInput: there is no such platform or kind of target, something is too long, or the target is no
-            subscription although its provider is ``webpush``.
+            subscription although its provider is ``webpush``; the key is none, or there is none to encrypt with.
     """
     device = Device.objects.select_for_update(of=("self",)).filter(id=device_id, user=actor).first()
     if device is None:
@@ -53,11 +63,16 @@ def register(
         "locale": _word(locale, 35),
         "app_version": _word(app_version, 50),
         "name": _word(name),
+        "push_content": _choice(push_content, ["", *dict(CONTENTS)]),
     }
     was = (device.push_provider, device.target_kind, device.target)
     for field, value in given.items():
         if value is not None:
             setattr(device, field, value)
+    if push_key is not None:
+        device.push_key = _key(push_key)
+    if device.push_content == Content.ENCRYPTED and not device.push_key:
+        raise InvalidInput("Encrypted pushes need a push_key.")
     is_now = (device.push_provider, device.target_kind, device.target)
     if device.push_provider == WEBPUSH and device.target:
         _check_subscription(device.target)
@@ -113,7 +128,7 @@ def _take_over(device: Device) -> None:
 
 def _choice(value: str | None, choices: list[str]) -> str | None:
     if value is not None and value not in choices:
-        raise InvalidInput(f"One of {', '.join(choices)} is expected.")
+        raise InvalidInput(f"One of {', '.join(filter(None, choices))} is expected.")
     return value
 
 
@@ -121,6 +136,18 @@ def _word(value: str | None, longest: int = MAX_WORD_CHARACTERS) -> str | None:
     if value is not None and (len(value) > longest or not drafts.is_storable(value)):
         raise InvalidInput(f"At most {longest} characters are expected.")
     return value
+
+
+def _key(text: str) -> bytes | None:
+    if not text:
+        return None
+    try:
+        key = base64.b64decode(text.rstrip("=") + "=", altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        key = b""
+    if len(key) != PUSH_KEY_BYTES:
+        raise InvalidInput(f"A push_key is {PUSH_KEY_BYTES} bytes in base64url.")
+    return key
 
 
 def _check_subscription(target: str) -> None:

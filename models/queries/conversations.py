@@ -19,7 +19,7 @@ SELECT c.id, c.kind, c.title, c.data::text, c.created_at, c.member_count, s.top,
   m.read_seq, m.delivered_seq, m.muted_until, m.notification_level, m.is_hidden, unread.count,
   CASE WHEN c.kind = 'direct' THEN CASE WHEN c.direct_low = m.user_id THEN c.direct_high ELSE c.direct_low END END,
   last.id, last.seq, last.kind, last.sender_id, last.client_id, last.text, last.data::text, last.mentions,
-  last.reply_to, last.created_at, last.edited_at, last.deleted_at
+  last.reply_to, last.created_at, last.edited_at, last.deleted_at, c.push_content
 FROM messaging_member m
 JOIN messaging_conversation c ON c.id = m.conversation_id
 JOIN messaging_stream s ON s.id = c.id
@@ -141,7 +141,8 @@ def _payload(row: tuple[Any, ...], users: dict[UUID, payloads.UserPayload]) -> p
         muted_until=muted,
         notification_level=level,
         is_hidden=hidden,
-        last_message=_last_message(id, row[17:]),
+        push_content=row[-1],
+        last_message=_last_message(id, row[17:-1]),
         other=None if other is None else users.get(other) or payloads.deleted_user(other),
     )
 

@@ -61,6 +61,8 @@ _device = payloads.DevicePayload(
     push_provider="fcm",
     target_kind="token",
     has_target=True,
+    push_content="encrypted",
+    has_push_key=True,
     locale="en-GB",
     app_version="1.4.0",
     created_at=AT,
@@ -160,6 +162,8 @@ _FIELDS: dict[str, Any] = {
     "target": "cX0…",
     "locale": "en-GB",
     "app_version": "1.4.0",
+    "push_content": "encrypted",
+    "push_key": "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8",
 }
 
 

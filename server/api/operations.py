@@ -66,6 +66,13 @@ OPERATIONS: list[Operation] = [
         ("GET", _C, "conversation.get", "Show a conversation", payloads.ConversationPayload),
         ("PUT", f"{_C}/title", "conversation.rename", "Rename a conversation", payloads.ConversationPayload),
         ("PUT", f"{_C}/data", "conversation.set_data", "Replace the app's data", payloads.ConversationPayload),
+        (
+            "PUT",
+            f"{_C}/push_content",
+            "conversation.set_push_content",
+            "Say how much pushes may tell",
+            payloads.ConversationPayload,
+        ),
         ("DELETE", _C, "conversation.delete", "Delete a group or feed for everyone"),
         ("POST", f"{_C}/leave", "conversation.leave", "Leave a group"),
         ("POST", f"{_C}/hide", "conversation.hide", "Hide a direct conversation"),

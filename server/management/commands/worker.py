@@ -25,6 +25,7 @@ from django.db import Error
 
 from consumers.namespaces import Namespaces
 from models import threads
+from models.deliveries import Content
 from models.errors import Unavailable
 from models.operations import history, maintenance
 from push.payload import Look
@@ -78,7 +79,7 @@ async def _work(env: Env, providers: list[Provider], dictionary: Dictionary, hea
     )
     doorbell = Doorbell(env.redis_url)
     live_devices = LiveDevices(env.redis_url)
-    look = Look(words_of=dictionary.words_of, link=_link(env), sound=env.push_sound)
+    look = Look(words_of=dictionary.words_of, content=Content(env.push_content), link=_link(env), sound=env.push_sound)
     worker = Worker(providers, schedule, live_devices.which, look=look, stale_after=timedelta(days=env.push_stale_days))
     doorbell.listen(worker.wake)
     if heartbeat:

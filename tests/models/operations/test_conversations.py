@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from uuid import UUID
 
@@ -298,3 +299,44 @@ def test_pages_go_through_all_conversations_newest_activity_first() -> None:
 def test_a_made_up_cursor_is_refused() -> None:
     with pytest.raises(errors.BadCursor):
         conversation_queries.list_conversations(actor=make_user().id, cursor="made-up")
+
+
+# --- how much pushes may tell
+
+
+def changes_of(conversation: UUID) -> list[str]:
+    """What the channel was told of it."""
+    found = Publication.objects.filter(stream_id=conversation, kind="conversation.changed").order_by("offset")
+    return [json.loads(bytes(data))["push_content"] for data in found.values_list("data", flat=True)]
+
+
+def test_an_admin_says_how_much_pushes_of_a_group_may_tell() -> None:
+    alice, bob = make_user("Alice"), make_user("Bob")
+    group = make_group(alice, bob)
+
+    answer = conversations.set_push_content(actor=alice.id, conversation_id=group.id, push_content="id_only")
+    conversations.set_push_content(actor=alice.id, conversation_id=group.id, push_content="id_only")
+    shown = conversation_queries.list_conversations(actor=bob.id).conversations[0]
+
+    assert (group.push_content, answer.push_content, shown.push_content) == ("", "id_only", "id_only")
+    # Again, it changes nothing.
+    assert changes_of(group.id) == ["id_only"]
+
+
+def test_either_of_the_two_says_it_of_a_direct_conversation() -> None:
+    alice, bob = make_user("Alice"), make_user("Bob")
+    direct = make_direct(alice, bob)
+
+    for person, push_content in ((alice, "encrypted"), (bob, "sender"), (alice, "")):
+        conversations.set_push_content(actor=person.id, conversation_id=direct.id, push_content=push_content)
+
+    assert changes_of(direct.id) == ["encrypted", "sender", ""]
+
+
+@pytest.mark.parametrize("push_content", ["everything", "FULL", "\0", "x" * 10_000])
+def test_there_is_no_other_way_to_tell(push_content: str) -> None:
+    alice = make_user("Alice")
+    group = make_group(alice)
+
+    with pytest.raises(errors.InvalidInput):
+        conversations.set_push_content(actor=alice.id, conversation_id=group.id, push_content=push_content)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from models.conversation import DeviceReceipt, Member
 from models.device import Device, Session
 from models.operations import devices, receipts, sessions, users
 from models.operations.sessions import GRACE, refresh_session
-from models.payloads import QuietHours
+from models.payloads import QuietHours, to_json
 from models.queries import admission
 from models.queries import conversations as conversation_queries
 from models.queries import messages as message_queries
@@ -134,6 +135,62 @@ def test_a_target_of_web_push_is_a_subscription(target: str) -> None:
         devices.register(actor=alice.id, device_id=device, platform="web", push_provider="webpush", target=target)
 
     assert Device.objects.get(id=device).target == ""
+
+
+KEY = bytes(range(32))
+KEY_TEXT = base64.urlsafe_b64encode(KEY).rstrip(b"=").decode()
+
+
+@pytest.mark.parametrize("text", [KEY_TEXT, KEY_TEXT + "="])
+def test_a_push_key_is_kept_and_never_shown(text: str) -> None:
+    alice = make_user("Alice")
+    opened = make_session(alice)
+    device = opened.session.device_id
+
+    answer = devices.register(actor=alice.id, device_id=device, push_content="encrypted", push_key=text)
+
+    assert bytes(Device.objects.get(id=device).push_key or b"") == KEY
+    assert (answer.push_content, answer.has_push_key) == ("encrypted", True)
+    shown = [answer, queries.devices(actor=alice.id), queries.sessions(actor=alice.id, current=None)]
+    assert KEY_TEXT not in to_json(shown).decode()
+    assert base64.b64encode(KEY).decode() not in to_json(shown).decode()
+
+
+@pytest.mark.parametrize("text", ["A", KEY_TEXT[:-2], KEY_TEXT + "AA", KEY_TEXT[:-1] + "!", "ü" * 43, " " * 43, "="])
+def test_what_is_no_key_is_refused(text: str) -> None:
+    alice = make_user("Alice")
+    device = make_session(alice).session.device_id
+
+    with pytest.raises(errors.InvalidInput, match="push_key"):
+        devices.register(actor=alice.id, device_id=device, push_key=text)
+
+    assert Device.objects.get(id=device).push_key is None
+
+
+def test_without_a_key_nothing_can_be_encrypted() -> None:
+    alice = make_user("Alice")
+    device = make_session(alice).session.device_id
+
+    with pytest.raises(errors.InvalidInput, match="push_key"):
+        devices.register(actor=alice.id, device_id=device, push_content="encrypted")
+    devices.register(actor=alice.id, device_id=device, push_content="encrypted", push_key=KEY_TEXT)
+    with pytest.raises(errors.InvalidInput, match="push_key"):
+        devices.register(actor=alice.id, device_id=device, push_key="")
+    without = devices.register(actor=alice.id, device_id=device, push_content="", push_key="")
+
+    assert (without.push_content, without.has_push_key) == ("", False)
+
+
+def test_how_much_a_push_may_tell_stays_until_it_is_changed() -> None:
+    alice = make_user("Alice")
+    device = make_session(alice).session.device_id
+    devices.register(actor=alice.id, device_id=device, push_content="id_only", push_key=KEY_TEXT)
+
+    later = devices.register(actor=alice.id, device_id=device, locale="de")
+    with pytest.raises(errors.InvalidInput, match="One of full, sender, encrypted, id_only is expected"):
+        devices.register(actor=alice.id, device_id=device, push_content="everything")
+
+    assert (later.push_content, later.has_push_key) == ("id_only", True)
 
 
 def test_nobody_touches_the_device_of_another() -> None:
