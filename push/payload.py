@@ -151,8 +151,8 @@ def render_clear(due: DueClear, *, badge: int, ttl_seconds: int, expires_at: dat
 def ids_only(push: Push, words: Words) -> Push:
     """The same push without words and names: the app asks for what the ids name."""
     kept = {key: push.data[key] for key in _ID_FIELDS if key in push.data}
-    data = {**kept, "title": words.new_message, "body": ""}
-    return replace(push, title=words.new_message, body="", data=data)
+    title = words.incoming_call if push.kind is Kind.CALL else words.new_message
+    return replace(push, title=title, body="", data={**kept, "title": title, "body": ""})
 
 
 def content_of(due: DuePush, default: Content) -> Content:

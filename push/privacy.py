@@ -51,8 +51,8 @@ def unseal(sealed: str, key: bytes, push_id: str) -> dict[str, str]:
         raise NotReadable
     nonce, ciphertext = raw[1 : 1 + _NONCE_BYTES], raw[1 + _NONCE_BYTES :]
     try:
-        plain = AESGCM(key).decrypt(nonce, ciphertext, push_id.encode())
-    except InvalidTag:
+        fields: dict[str, str] = json.loads(AESGCM(key).decrypt(nonce, ciphertext, push_id.encode()))
+    # Whoever has the key may still have sealed what is no JSON.
+    except (InvalidTag, ValueError):
         raise NotReadable from None
-    fields: dict[str, str] = json.loads(plain)
     return fields
