@@ -68,10 +68,17 @@ class Scene:
 
     async def until_sent(self, person: Person) -> None:
         """Wait until no push to a device is under way or waits."""
-        await until(lambda: "pending" not in dict(self.outcomes(person)), "the end of all deliveries")
+        await until(lambda: not self.waiting(person), "the end of all pushes")
+
+    def waiting(self, person: Person) -> int:
+        """How many conversations have a push to a person's device that is under way or waits."""
+        row = self._connection.execute(
+            "SELECT count(*) FROM messaging_pushcursor WHERE device_id = %s AND not_before IS NOT NULL", [person.device]
+        ).fetchone()
+        return int(row[0]) if row else 0
 
     def outcomes(self, person: Person) -> list[tuple[str, str]]:
-        """State and reason of each delivery to a person's device."""
+        """State and reason of each push to a person's device."""
         rows = self._connection.execute(
             "SELECT state, reason FROM messaging_delivery WHERE device_id = %s", [person.device]
         )
@@ -80,7 +87,7 @@ class Scene:
     def let_leases_end(self) -> None:
         """Let the minute pass after which what a dead worker held is free again."""
         self._connection.execute("UPDATE messaging_notification SET leased_until = NULL WHERE planned_at IS NULL")
-        self._connection.execute("UPDATE messaging_delivery SET leased_until = NULL WHERE state = 'pending'")
+        self._connection.execute("UPDATE messaging_pushcursor SET leased_until = NULL")
 
 
 @pytest.fixture(scope="module")
@@ -165,20 +172,20 @@ async def test_worker_killed_after_the_provider_accepted_loses_nothing(scene: Sc
     group = scene.write(bea, text="accepted")
     await scene.until_pushed(bea)
     assert scene.shown(bea) == ["Ann: accepted"]
-    assert scene.outcomes(bea) == [("pending", "")]
+    assert scene.waiting(bea) == 1
 
     scene.worker.kill()
     scene.ann.send(scene.web, group, "while nobody works")
     scene.let_leases_end()
     scene.worker.start()
-    await scene.until_pushed(bea, times=3)
+    await scene.until_pushed(bea, times=2)
     await scene.until_sent(bea)
 
-    assert scene.shown(bea) == ["Ann: accepted", "Ann: while nobody works"]
-    first, *later = scene.pushes(bea)
-    assert len(later) == 2
-    assert first in later, "a repeat bears the same push_id"
-    assert scene.outcomes(bea) == [("sent", "")] * 2
+    # The repeat may have been planned before the second message was, or with it.
+    assert scene.shown(bea) == ["Ann: accepted\nAnn: while nobody works"]
+    first, second, *_ = scene.pushes(bea)
+    assert first == second, "a repeat bears the same push_id"
+    assert set(scene.outcomes(bea)) == {("sent", "")}
 
 
 async def test_device_that_has_logged_out_gets_no_push(scene: Scene) -> None:
@@ -198,7 +205,7 @@ async def test_session_revoked_while_its_push_waits_gets_none(scene: Scene) -> N
     bea = scene.person()
     follower = await scene.connect(bea)
     scene.write(bea)
-    await until(lambda: scene.outcomes(bea) == [("pending", "")], "waiting delivery")
+    await until(lambda: scene.waiting(bea) == 1, "waiting push")
 
     (session,) = bea.call(scene.web, "GET", "/sessions")["sessions"]
     bea.call(scene.web, "DELETE", f"/sessions/{session['id']}")
