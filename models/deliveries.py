@@ -144,6 +144,9 @@ class DuePush:
     revised_at: datetime | None
     is_deferred: bool
     pushes_in_last_minute: int
+    # Since when it could have been sent, and since when there is what it tells of; for those who watch the queue.
+    not_before: datetime | None = None
+    message_created_at: datetime | None = None
 
     conversation_id: UUID
     conversation_kind: str | None

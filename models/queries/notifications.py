@@ -48,13 +48,14 @@ SELECT user_id FROM ({_MEMBERS.format(conversation="%(conversation)s")}) m OFFSE
 # whose lease had run out recorded it, is due no more.
 _DUE = """
 SELECT c.id, c.push_id, c.subject, c.payload, c.attempts, c.leased_until, c.expires_at, c.provider, now() AS now,
-    c.first_seq, c.pending_seq, c.sent_seq, c.shown_seq, c.revised_at, c.is_deferred,
+    c.first_seq, c.pending_seq, c.sent_seq, c.shown_seq, c.revised_at, c.is_deferred, c.not_before,
     (SELECT count(*) FROM messaging_delivery d
      WHERE d.device_id = c.device_id AND d.created_at > now() - interval '1 minute' AND d.state IN ('sent', 'pending')
     ) AS pushes_in_last_minute,
     c.conversation_id, conversation.kind AS conversation_kind, conversation.title AS conversation_title,
     coalesce(conversation.push_content, '') AS conversation_content,
     message.id AS message_id, message.kind AS message_kind, message.deleted_at AS message_deleted_at,
+    message.created_at AS message_created_at,
     coalesce(c.user_id = ANY(message.mentions), false) AS is_mentioned,
     EXISTS (
         SELECT FROM messaging_block b WHERE b.blocker_id = c.user_id
