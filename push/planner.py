@@ -24,6 +24,7 @@ from models.operations import notifications as operations
 from models.queries import notifications as queries
 
 from .decision import CALL_SUBJECT
+from .metrics import Metrics
 
 log = structlog.get_logger("push")
 
@@ -56,9 +57,10 @@ class Schedule:
 class Planner:
     """Fans out the messages that are due to the cursors of devices."""
 
-    def __init__(self, schedule: Schedule, connected: Connected) -> None:
+    def __init__(self, schedule: Schedule, connected: Connected, metrics: Metrics | None = None) -> None:
         self._schedule = schedule
         self._connected = connected
+        self._metrics = metrics or Metrics()
 
     async def plan_due(self) -> int:
         """Plan what is in the outbox, up to one claim; return how many messages that were."""
@@ -85,13 +87,16 @@ class Planner:
         else:
             await self._plan_members(group, ids)
         await threads.run(operations.finish_plan, ids)
+        self._metrics.messages_planned(len(ids))
 
     async def _plan_members(self, group: Sequence[DueNotification], ids: Sequence[UUID]) -> None:
         after: UUID | None = queries.FIRST
         while after is not None:
             recipients = await threads.run(queries.recipients, ids, after=after, page=MEMBERS_PER_PAGE)
             connected = await self._who_is_connected({recipient.device_id for recipient in recipients})
-            await threads.run(operations.plan, self._planned(group, recipients, connected))
+            planned = self._planned(group, recipients, connected)
+            await threads.run(operations.plan, planned)
+            self._metrics.planned(len(planned))
             after = await self._next_page(group, after)
 
     def _planned(

@@ -25,6 +25,7 @@ from models.queries import notifications as queries
 from . import backoff
 from .breaker import Breaker
 from .decision import Drop, Send, Wait, decide, kind_of, reason_to_drop_clear
+from .metrics import Metrics
 from .payload import Look, Push, ids_only, render, render_clear, render_summary
 from .providers.base import Outcome, Provider, Verdict, fingerprint
 from .rate import Quota
@@ -72,21 +73,24 @@ class Ready:
 
     push: Push
     dues: tuple[DuePush, ...]
+    claimed_at: float
 
 
 class Sender:
     """The pushes of one provider, in this process."""
 
-    def __init__(self, provider: Provider, recorder: Recorder, rules: Rules) -> None:
+    def __init__(self, provider: Provider, recorder: Recorder, rules: Rules, metrics: Metrics) -> None:
         self.provider = provider
         self.breaker = Breaker(provider.concurrency)
         self.counts = Counts()
         self._recorder = recorder
         self._rules = rules
+        self._metrics = metrics
         self._quota = Quota(getattr(provider, "per_minute", None))
         self._in_flight: set[asyncio.Task[None]] = set()
         # How many pushes are under way to each device.
         self._devices: Counter[UUID] = Counter()
+        metrics.watch(provider.name, self.breaker, self._in_flight.__len__)
         self._on_free: Callable[[], None] = lambda: None
         # Whether the last claim was full, so that more may be waiting for a slot.
         self._has_backlog = False
@@ -106,6 +110,7 @@ class Sender:
         due = await threads.run(
             operations.claim_pushes, provider=self.provider.name, limit=free, lease_seconds=LEASE_SECONDS
         )
+        self._metrics.claimed(self.provider.name, due)
         ready = await self._prepare(due, under_way)
         for one in ready:
             self._start(self._deliver(one))
@@ -129,6 +134,7 @@ class Sender:
 
     async def _prepare(self, due: Sequence[DuePush], under_way: Mapping[UUID, int]) -> list[Ready]:
         """Record what needs no provider, and make the pushes of the rest."""
+        claimed_at = time.monotonic()
         results: list[Result] = []
         wanted: list[tuple[DuePush, Kind]] = []
         started = Counter(under_way)
@@ -145,21 +151,22 @@ class Sender:
         ready = []
         for kind, group in _summarised(wanted):
             try:
-                ready.append(self._rendered(kind, group, badges.get(group[0].user_id, 0)))
+                ready.append(self._rendered(kind, group, badges.get(group[0].user_id, 0), claimed_at))
             except Exception:
                 # One poisoned message must not keep the others of its batch from being sent.
                 log.exception("push.not_renderable", push_id=str(group[0].push_id))
                 self.counts.dead += 1
+                self._metrics.not_renderable(self.provider.name)
                 results += [Result(due=one, kind=kind, state=State.DEAD, reason="not_renderable") for one in group]
         await self._recorder.record(results)
         return ready
 
-    def _rendered(self, kind: Kind, group: Sequence[DuePush], badge: int) -> Ready:
+    def _rendered(self, kind: Kind, group: Sequence[DuePush], badge: int, claimed_at: float) -> Ready:
         look = self._rules.look
         if kind is Kind.SUMMARY:
             dues = tuple(replace(one, push_id=group[0].push_id) for one in group)
-            return Ready(render_summary(dues, badge=badge, look=look), dues)
-        return Ready(render(group[0], kind, badge=badge, look=look), tuple(group))
+            return Ready(render_summary(dues, badge=badge, look=look), dues, claimed_at)
+        return Ready(render(group[0], kind, badge=badge, look=look), tuple(group), claimed_at)
 
     async def _badges(self, users: set[UUID]) -> dict[UUID, int]:
         return await threads.run(queries.unread_conversations, users) if users else {}
@@ -173,9 +180,11 @@ class Sender:
         match decision:
             case Drop(reason):
                 self.counts.dropped += 1
+                self._metrics.dropped(reason)
                 log.debug("push.dropped", push_id=str(due.push_id), device=str(due.device_id), reason=reason)
                 return Result(due=due, kind=kind_of(due), state=State.DROPPED, reason=reason, counts=False)
             case Wait(reason, seconds, defers):
+                self._metrics.postponed(reason)
                 return Result(
                     due=due,
                     kind=kind_of(due),
@@ -226,8 +235,9 @@ class Sender:
     async def _deliver_and_record(self, ready: Ready) -> None:
         began = time.monotonic()
         outcome = await self._try(ready)
+        self._metrics.answered_first(self.provider.name, ready.dues[0], time.monotonic() - ready.claimed_at)
         result = self._result(ready.push, ready.dues[0], outcome, int((time.monotonic() - began) * 1000))
-        self._log(ready.push, result.state, ready.dues[0].attempts, outcome)
+        self._tell(ready.push, result.state, ready.dues[0].attempts, outcome)
         await self._recorder.record([result, *(replace(result, due=due, seq=_newest(due)) for due in ready.dues[1:])])
 
     async def _try(self, ready: Ready) -> Outcome:
@@ -240,6 +250,12 @@ class Sender:
         return outcome
 
     async def _attempt(self, push: Push) -> Outcome:
+        began = time.monotonic()
+        outcome = await self._outcome(push)
+        self._metrics.tried(self.provider.name, outcome, time.monotonic() - began)
+        return outcome
+
+    async def _outcome(self, push: Push) -> Outcome:
         try:
             async with asyncio.timeout(DELIVER_SECONDS):
                 return await self.provider.deliver(push)
@@ -297,7 +313,8 @@ class Sender:
         if self.breaker.accepted():
             log.info("push.provider_resumed", provider=self.provider.name)
 
-    def _log(self, push: Push, state: State, attempt: int, outcome: Outcome) -> None:
+    def _tell(self, push: Push, state: State, attempt: int, outcome: Outcome) -> None:
+        self._metrics.ended(self.provider.name, push.kind, state, outcome)
         log.info(
             "push." + state,
             push_id=str(push.push_id),
@@ -332,6 +349,7 @@ class Sender:
         if reason is None and due.attempts > MAX_CLEAR_ATTEMPTS:
             reason = "too_many_attempts"
         if reason is not None:
+            self._metrics.dropped(reason)
             return ClearResult(due=due, state=State.DROPPED, reason=reason)
         return None if provider == due.provider else ClearResult(due=due, state=State.PENDING, provider=provider)
 
@@ -341,7 +359,7 @@ class Sender:
         )
         outcome = await self._attempt(push)
         state, delay = self._follows(outcome, due.attempts)
-        self._log(push, state, due.attempts, outcome)
+        self._tell(push, state, due.attempts, outcome)
         gone = due.target if outcome.verdict is Verdict.TARGET_GONE else None
         result = ClearResult(
             due=due, state=state, reason=outcome.code, delay_seconds=delay, gone_target=gone, gone_at=outcome.gone_at

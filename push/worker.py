@@ -17,6 +17,7 @@ from django.db import Error
 
 from models.errors import Unavailable
 
+from .metrics import Metrics
 from .payload import Look
 from .planner import NOTIFICATIONS_PER_CLAIM, Connected, Planner, Schedule
 from .providers.base import Provider
@@ -43,9 +44,11 @@ class Worker:
         *,
         look: Look,
         stale_after: timedelta = STALE_AFTER,
+        metrics: Metrics | None = None,
     ) -> None:
         self._schedule = schedule
-        self._planner = Planner(schedule, connected)
+        self.metrics = metrics or Metrics()
+        self._planner = Planner(schedule, connected, self.metrics)
         self._recorder = Recorder()
         rules = Rules(
             default_provider=schedule.default_provider,
@@ -53,7 +56,7 @@ class Worker:
             look=look,
             stale_after=stale_after,
         )
-        self.senders = [Sender(provider, self._recorder, rules) for provider in providers]
+        self.senders = [Sender(provider, self._recorder, rules, self.metrics) for provider in providers]
         self.planned = 0
         self._stopping = asyncio.Event()
         self._plan_wake = asyncio.Event()
