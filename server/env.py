@@ -188,6 +188,12 @@ class Env(BaseSettings):
         "", description="Folder of `.po` files with words of pushes; they come before ours, or add a language."
     )
     push_ttl_seconds: int = Field(86_400 * 7, ge=60, description="Life of a push at the provider.")
+    worker_metrics_port: int = Field(
+        0,
+        ge=0,
+        le=65535,
+        description="Where a worker answers Prometheus under `/metrics`, at `ROOST_HOST`. 0: nowhere.",
+    )
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:

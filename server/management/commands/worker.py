@@ -28,6 +28,7 @@ from models import threads
 from models.deliveries import Content
 from models.errors import Unavailable
 from models.operations import history, maintenance
+from push.metrics import Metrics
 from push.payload import Look
 from push.planner import Schedule
 from push.providers.base import Provider
@@ -39,6 +40,7 @@ from server import logs
 from server.doorbell import Doorbell
 from server.env import Env
 from server.live_devices import LiveDevices
+from server.worker_metrics import MetricsServer
 
 log = structlog.get_logger("worker")
 
@@ -56,8 +58,9 @@ class Command(BaseCommand):
         parser.add_argument(
             "--heartbeat", type=Path, help="file to rewrite every five seconds while the outbox can be read"
         )
+        parser.add_argument("--metrics", type=int, metavar="PORT", help="where to answer Prometheus under /metrics")
 
-    def handle(self, *args: Any, heartbeat: Path | None, **options: Any) -> None:
+    def handle(self, *args: Any, heartbeat: Path | None, metrics: int | None, **options: Any) -> None:
         env: Env = settings.ROOST
         logs.configure(level=env.log_level, as_json=env.is_production)
         try:
@@ -67,10 +70,20 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from None
         except BadWords as error:
             raise CommandError(f"ROOST_PUSH_LOCALES: {error}") from None
-        uvloop.run(_work(env, providers, dictionary, heartbeat))
+        port = env.worker_metrics_port if metrics is None else metrics
+        uvloop.run(_work(env, providers, dictionary, heartbeat, port))
 
 
-async def _work(env: Env, providers: list[Provider], dictionary: Dictionary, heartbeat: Path | None) -> None:
+async def _work(
+    env: Env, providers: list[Provider], dictionary: Dictionary, heartbeat: Path | None, metrics_port: int
+) -> None:
+    metrics = Metrics()
+    shown = MetricsServer(metrics, [provider.name for provider in providers])
+    if metrics_port:
+        try:
+            shown.start(env.host, metrics_port)
+        except OSError as error:
+            raise CommandError(f"Nobody can listen on {env.host}:{metrics_port}: {error.strerror}") from None
     schedule = Schedule(
         default_provider=env.push_provider,
         grace_seconds=env.push_grace_seconds,
@@ -80,7 +93,14 @@ async def _work(env: Env, providers: list[Provider], dictionary: Dictionary, hea
     doorbell = Doorbell(env.redis_url)
     live_devices = LiveDevices(env.redis_url)
     look = Look(words_of=dictionary.words_of, content=Content(env.push_content), link=_link(env), sound=env.push_sound)
-    worker = Worker(providers, schedule, live_devices.which, look=look, stale_after=timedelta(days=env.push_stale_days))
+    worker = Worker(
+        providers,
+        schedule,
+        live_devices.which,
+        look=look,
+        stale_after=timedelta(days=env.push_stale_days),
+        metrics=metrics,
+    )
     doorbell.listen(worker.wake)
     if heartbeat:
         worker.on_beat(Heartbeat(heartbeat, worker).beat)
@@ -97,6 +117,7 @@ async def _work(env: Env, providers: list[Provider], dictionary: Dictionary, hea
             await maintaining
         await doorbell.close()
         await live_devices.stop()
+        await shown.stop()
     log.info("worker.stopped")
 
 
