@@ -15,13 +15,14 @@ from django.contrib.auth.models import Group
 from django.core.paginator import Paginator
 from django.db import transaction
 from django.db.models import Model, Q, QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 
 from models.conversation import Conversation, Member
 from models.device import Device, Session
 from models.message import Message
 from models.notification import Delivery
 from models.operations import sessions, users
+from models.queries import push_figures
 from models.user import Block, User
 
 # Generic for the type checker alone.
@@ -86,6 +87,28 @@ class Shown(AnyAdmin):
     def find_text(self, queryset: QuerySet[Any], text: str) -> QuerySet[Any]:
         """Find what is no id."""
         return queryset.none()
+
+
+class WithReceipts(AnyAdmin):
+    """Above a list of pushes: what apps have reported about those of the last day."""
+
+    change_list_template = "admin/messaging/delivery/change_list.html"
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        receipts = [
+            {"platform": one.platform, "sent": one.sent, "reports": _reports(one)} for one in push_figures.receipts()
+        ]
+        return super().changelist_view(request, {"receipts": receipts, **(extra_context or {})})
+
+
+def _reports(receipts: push_figures.Receipts) -> list[tuple[str, str]]:
+    """The share that was received, displayed and opened, and after how long."""
+    figures = (
+        (receipts.received_ratio, receipts.received_seconds),
+        (receipts.displayed_ratio, receipts.displayed_seconds),
+        (receipts.opened_ratio, receipts.opened_seconds),
+    )
+    return [(f"{ratio:.1%}", "" if seconds is None else f"{seconds:.1f} s") for ratio, seconds in figures]
 
 
 @admin.register(User)
@@ -213,7 +236,7 @@ class MessageAdmin(Shown):
 
 
 @admin.register(Delivery)
-class DeliveryAdmin(Shown):
+class DeliveryAdmin(WithReceipts, Shown):
     """Pushes: what became of them, and why."""
 
     list_display = ("push_id", "kind", "user_id", "provider", "state", "reason", "attempts", "created_at")
