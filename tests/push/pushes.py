@@ -6,9 +6,9 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from models.deliveries import DuePush, Kind, Preview
+from models.deliveries import DueClear, DuePush, Kind, Preview
 from models.ids import new_id
-from push.payload import Look, Push, render
+from push.payload import Look, Push, render, render_clear, render_summary
 from push.words import Dictionary
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -93,3 +93,41 @@ def make_push(kind: Kind = Kind.ALERT, *, look: Look = LOOK, **changes: Any) -> 
     if of_message:
         changes["previews"] = (make_preview(**of_message),)
     return render(make_due(**changes), kind, badge=3, look=look)
+
+
+def make_clear(**changes: Any) -> Push:
+    """The push that takes a notification off the screen of Bea's phone; two conversations stay unread."""
+    due = DueClear(
+        device_id=new_id(),
+        user_id=new_id(),
+        push_id=new_id(),
+        attempts=1,
+        leased_until=NOW + timedelta(seconds=60),
+        now=NOW,
+        provider="memory",
+        device_user_id=new_id(),
+        device_platform="android",
+        device_provider="",
+        is_session_revoked=False,
+        target_kind="token",
+        target="target-of-bea",
+        conversations=(new_id(),),
+    )
+    return replace(render_clear(due, badge=2, ttl_seconds=86_400, expires_at=NOW + timedelta(days=1)), **changes)
+
+
+def make_push_of(kind: Kind, **changes: Any) -> Push:
+    """A push of whatever kind, with what it needs; changes are those of its cursor."""
+    if kind is Kind.CLEAR:
+        return make_clear()
+    if kind is Kind.SUMMARY:
+        return render_summary([make_due(**changes), make_due(**changes)], badge=3, look=LOOK)
+    if kind is Kind.CALL:
+        changes = {
+            "subject": "call:1",
+            "payload": {"call": "1", "sender": str(new_id()), "sender_name": "Ann"},
+            **changes,
+        }
+    if kind is Kind.TEST:
+        changes = {"subject": "test:1", **changes}
+    return make_push(kind, **changes)
