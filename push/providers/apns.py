@@ -11,7 +11,7 @@ import re
 import ssl
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from ..payload import Push
 from ..retry_after import seconds_of
+from . import apple
+from .answers import read_object, readable
 from .base import Outcome, Verdict
 
 CONNECT_SECONDS = 3.0
@@ -111,14 +113,13 @@ class ApnsProvider:
             response = await self._client().post(
                 f"{self._base_url}/3/device/{push.target}", content=body, headers=headers
             )
-        except httpx.TimeoutException:
-            return Outcome(Verdict.RETRY, "timeout")
-        except httpx.TransportError:
-            return Outcome(Verdict.RETRY, "connection_failed")
+        except httpx.TransportError as error:
+            code = "timeout" if isinstance(error, httpx.TimeoutException) else "connection_failed"
+            return Outcome(Verdict.RETRY, code, answer=type(error).__name__)
         outcome = outcome_of(response.status_code, response.headers, response.content)
         if outcome.code == "403_ExpiredProviderToken":
             self._tokens.forget()
-        return outcome
+        return replace(outcome, answer=readable(outcome.answer, push))
 
     async def close(self) -> None:
         if self._opened is not None:
@@ -160,54 +161,58 @@ class Tokens:
 
 
 def wire_json(push: Push) -> bytes:
-    """The payload: an alert in Apple's words, and the data beside it without what the alert says."""
-    aps = {
-        "alert": {"title": push.title, "body": push.body},
-        "badge": push.badge,
-        "sound": "default",
-        "thread-id": push.thread,
-        "mutable-content": 1,
-    }
-    data = {key: value for key, value in push.data.items() if key not in ("title", "body", "badge")}
-    return json.dumps({**data, "aps": aps}, ensure_ascii=False, separators=(",", ":")).encode()
+    """The payload: an alert in Apple's words, and the data beside it; for a clear nothing but data."""
+    aps = _alert(push) if apple.is_alert(push) else {"content-available": 1}
+    return json.dumps({**apple.data_beside(push), "aps": aps}, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def outcome_of(status: int, headers: Mapping[str, str], body: bytes) -> Outcome:
     """What an answer means, by its status and Apple's reason."""
-    answer = _answer(body)
+    if status == 200:
+        return Outcome(Verdict.SENT)
+    answer = read_object(body)
     reason = answer.get("reason")
     reason = reason if isinstance(reason, str) and _REASON.fullmatch(reason) else None
     code = f"{status}_{reason}" if reason else f"http_{status}"
-    if status == 200:
-        return Outcome(Verdict.SENT)
+    gone_at = _moment(answer.get("timestamp"))
+    said = f"HTTP {status}: {reason or 'no reason given'}" + (
+        f" since {gone_at:%Y-%m-%d %H:%M:%S} UTC" if gone_at else ""
+    )
     if status == 410:
         # Whoever registered after that moment has been seen by Apple since.
-        return Outcome(Verdict.TARGET_GONE, code, gone_at=_moment(answer.get("timestamp")))
+        return Outcome(Verdict.TARGET_GONE, code, gone_at=gone_at, answer=said)
     if status == 429 or status >= 500:
-        return Outcome(Verdict.RETRY, code, seconds_of(headers))
+        # Too many requests are too many for one device.
+        return Outcome(Verdict.RETRY, code, seconds_of(headers), is_about_target=status == 429, answer=said)
     if status in (403, 404, 405) or status < 400 or reason in _OUR_SETTINGS:
-        return Outcome(Verdict.PAUSE, code)
-    return Outcome(Verdict.TOO_BIG if status == 413 else Verdict.REJECTED, code)
+        return Outcome(Verdict.PAUSE, code, answer=said)
+    return Outcome(Verdict.TOO_BIG if status == 413 else Verdict.REJECTED, code, answer=said)
+
+
+def _alert(push: Push) -> dict[str, Any]:
+    aps = {
+        "alert": {"title": push.title, "body": push.body},
+        "badge": push.badge,
+        "sound": push.sound,
+        "category": push.category or None,
+        "thread-id": push.thread or None,
+        "mutable-content": 1,
+        "interruption-level": apple.interruption_level(push),
+    }
+    return {key: value for key, value in aps.items() if value is not None}
 
 
 def _headers(push: Push) -> dict[str, str]:
-    push_id = str(push.push_id)
-    return {
-        "apns-id": push_id,
-        # The same on every try: Apple shows a repeated one once.
-        "apns-collapse-id": push_id,
-        "apns-push-type": "alert",
-        "apns-priority": "10",
+    headers = {
+        # The same on every try.
+        "apns-id": str(push.push_id),
+        "apns-priority": apple.priority(push),
         "apns-expiration": str(int(push.expires_at.timestamp())),
     }
-
-
-def _answer(body: bytes) -> Mapping[str, Any]:
-    try:
-        answer = json.loads(body or b"{}")
-    except ValueError:
-        return {}
-    return answer if isinstance(answer, dict) else {}
+    if not apple.is_alert(push):
+        return headers | {"apns-push-type": "background"}
+    # For all pushes of a conversation: Apple shows one notification for it, and a repeated one once.
+    return headers | {"apns-push-type": "alert", "apns-collapse-id": push.collapse}
 
 
 def _moment(milliseconds: object) -> datetime | None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum, auto
 from typing import Protocol
+from uuid import UUID
 
 from ..payload import Push
+
+_TOPIC = re.compile(r"[A-Za-z0-9_-]{1,32}")
 
 
 class Verdict(Enum):
@@ -33,14 +37,17 @@ class Outcome:
     How a try went; ``code`` is the provider's word for it, without anything secret or personal.
 
     ``gone_at`` is since when a target is gone, if the provider says so: a device that registered later keeps it.
-    ``answer`` is what the provider said, for a person to read; without anything secret or personal as well.
+    What ``is_about_target`` says nothing about the provider: the others' pushes go on. ``answer`` is what the provider
+    said, for a person to read; without anything secret or personal as well.
     """
 
     verdict: Verdict
     code: str = ""
     retry_after: float | None = None
     gone_at: datetime | None = None
-    answer: str = ""
+    is_about_target: bool = False
+    # Nothing follows from it, so that outcomes with other words are the same outcome.
+    answer: str = field(default="", compare=False)
 
 
 class Provider(Protocol):
@@ -49,6 +56,8 @@ class Provider(Protocol):
 
     ``deliver`` is awaited up to ``concurrency`` times at once. It must not block the event loop, must not repeat a
     push on its own, and must end within 30 seconds: after that the outcome is unknown, and the push is tried again.
+
+    A provider that has a quota says so with ``per_minute``, a number: more than that is not given to it in a minute.
     """
 
     name: str
@@ -61,6 +70,18 @@ class Provider(Protocol):
     async def close(self) -> None:
         """Let go of connections and threads."""
         ...
+
+
+def web_topic(push: Push) -> str:
+    """
+    The ``Topic`` of a Web Push: of those that wait for a browser the service keeps the last one under each name.
+
+    At most 32 characters of base64url (RFC 8030, section 5.4): a UUID without its hyphens has just as many.
+    """
+    try:
+        return UUID(push.collapse).hex
+    except ValueError:
+        return push.collapse if _TOPIC.fullmatch(push.collapse) else push.push_id.hex
 
 
 def fingerprint(target: str) -> str:

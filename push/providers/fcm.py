@@ -13,8 +13,9 @@ import re
 import threading
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,13 @@ from google.auth.exceptions import GoogleAuthError
 from google.auth.transport.requests import AuthorizedSession, Request
 from requests.adapters import HTTPAdapter
 
+from models.deliveries import Kind
+
 from ..payload import Push
 from ..retry_after import seconds_of
-from .base import Outcome, Verdict
+from . import apple
+from .answers import read_object, readable
+from .base import Outcome, Verdict, web_topic
 
 CONNECT_SECONDS = 3.0
 # Google asks for at least ten seconds before a request is given up and repeated.
@@ -41,12 +46,21 @@ TOKEN_MARGIN_SECONDS = 60.0
 QUOTA_SECONDS = 60.0
 # The longest life that FCM takes. https://firebase.google.com/docs/cloud-messaging/customize-messages/setting-message-lifespan
 MAX_TTL_SECONDS = 28 * 86_400
+# The project's quota, unless Google has raised it. https://firebase.google.com/docs/cloud-messaging/throttling-and-quotas
+MESSAGES_PER_MINUTE = 600_000
 MAX_ANSWER_BYTES = 64 * 1024
 
 # https://firebase.google.com/docs/reference/fcm/rest/v1/ErrorCode
 _TARGET_GONE = frozenset({"UNREGISTERED", "SENDER_ID_MISMATCH"})
+# Apple's key or certificate is missing in the Firebase project, or does not fit.
+_APPLE_ONLY = frozenset({"THIRD_PARTY_AUTH_ERROR"})
 _CODE = re.compile(r"[A-Z_]{1,50}")
 _FCM_ERROR = "type.googleapis.com/google.firebase.fcm.v1.FcmError"
+_BAD_REQUEST = "type.googleapis.com/google.rpc.BadRequest"
+# A refused token has no code of its own. Either a field is named, or the message says it:
+# https://firebase.google.com/docs/cloud-messaging/error-codes
+_TARGET_FIELDS = frozenset({"message.token", "message.fid"})
+_TARGET_WORDS = re.compile(r"\bregistration token\b.*\bnot a valid\b", re.IGNORECASE)
 
 
 class FcmProvider:
@@ -54,6 +68,7 @@ class FcmProvider:
 
     name = "fcm"
     concurrency = 64
+    per_minute = MESSAGES_PER_MINUTE
 
     def __init__(self, credentials: str, base_url: str, *, concurrency: int = concurrency) -> None:
         """
@@ -75,15 +90,34 @@ class FcmProvider:
     async def deliver(self, push: Push) -> Outcome:
         try:
             body = wire_json(push)
-        except ValueError:
-            return Outcome(Verdict.REJECTED, "not_encodable")
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._post, body)
+        except ValueError as error:
+            return Outcome(Verdict.REJECTED, "not_encodable", answer=readable(str(error), push))
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._try, push, body)
 
     async def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._session.close()
 
-    def _post(self, body: bytes) -> Outcome:
+    def _try(self, push: Push, body: bytes) -> Outcome:
+        outcome, names_target = self._post(push, body)
+        return self._probed(push, outcome) if names_target else outcome
+
+    def _probed(self, push: Push, refusal: Outcome) -> Outcome:
+        """
+        What a refusal means that names the target. Deleting a good token cannot be undone, so FCM is asked once more.
+
+        It judges a message that holds nothing but the target, and sends it to nobody (``validate_only``).
+        """
+        outcome, names_target = self._post(push, probe_json(push))
+        if names_target:
+            return replace(refusal, verdict=Verdict.TARGET_GONE, code="400_INVALID_TOKEN")
+        if outcome.verdict in (Verdict.SENT, Verdict.REJECTED, Verdict.TOO_BIG):
+            return refusal
+        # Gone for another reason, or not judged at all: then both are asked again later.
+        return outcome
+
+    def _post(self, push: Push, body: bytes) -> tuple[Outcome, bool]:
+        """Send one request. Return the outcome, and whether it is a refusal that names the target."""
         try:
             response = self._session.post(
                 self._url,
@@ -94,14 +128,19 @@ class FcmProvider:
                 stream=True,
             )
         except GoogleAuthError as error:
-            return Outcome(Verdict.PAUSE, f"oauth_{_oauth_code(error)}")
+            code = _oauth_code(error)
+            return Outcome(Verdict.PAUSE, f"oauth_{code}", answer=f"No access token: {code}"), False
         except requests.RequestException as error:
-            return Outcome(Verdict.RETRY, _connection_code(error))
+            return Outcome(Verdict.RETRY, _connection_code(error), answer=type(error).__name__), False
         with response:
-            outcome = outcome_of(response.status_code, response.headers, _read(response))
-        if response.status_code == 401:
+            status, answer = response.status_code, _read(response)
+        if status == 401:
             self._session.credentials.forget()
-        return outcome
+        outcome = outcome_of(status, response.headers, answer)
+        if outcome.verdict is Verdict.SENT:
+            return outcome, False
+        said = readable(answer_of(status, answer), push)
+        return replace(outcome, answer=said), status == 400 and names_target(answer)
 
 
 class AccessToken(Credentials):
@@ -158,12 +197,34 @@ class AccessToken(Credentials):
 
 def wire_json(push: Push) -> bytes:
     """
-    The request's body: data only and of high priority for Android, an alert for Apple, data for the web.
+    The request's body: data only for Android, an alert for Apple, data for the web.
 
     Raises:
         ValueError: the push cannot be told in FCM's words.
     """
     return b'{"message": ' + str(_message(push)).encode() + b"}"
+
+
+def probe_json(push: Push) -> bytes:
+    """A request that lets FCM judge the target, and sends nothing."""
+    return json.dumps({"message": _target(push), "validate_only": True}).encode()
+
+
+def names_target(body: bytes | None) -> bool:
+    """Whether a refusal says that it is the target that is wrong."""
+    error = _error(body)
+    fields = {_text(violation.get("field")) for violation in _violations(error)}
+    return bool(fields & _TARGET_FIELDS or _TARGET_WORDS.search(_text(error.get("message"))))
+
+
+def answer_of(status: int, body: bytes | None) -> str:
+    """What FCM said, as one line; pages of whatever stands before it are told by their status."""
+    error = _error(body)
+    if not error:
+        return f"HTTP {status}, no error of FCM's"
+    told = [_text(error.get("message")), *(_text(violation.get("description")) for violation in _violations(error))]
+    codes = [_text(error.get("status")), _error_code(body) or ""]
+    return f"{' '.join(dict.fromkeys(filter(None, codes)))}: {' '.join(dict.fromkeys(filter(None, told)))}"
 
 
 def outcome_of(status: int, headers: Mapping[str, str], body: bytes | None) -> Outcome:
@@ -184,8 +245,10 @@ def outcome_of(status: int, headers: Mapping[str, str], body: bytes | None) -> O
     if status >= 500 or status == 408:
         return Outcome(Verdict.RETRY, label, seconds_of(headers))
     if status in (401, 403, 404):
-        # With a code of FCM's (a missing APNs key, say) it concerns some targets, and may be repaired.
-        return Outcome(Verdict.PAUSE if body is not None and not code else Verdict.RETRY, label)
+        if body is not None and not code:
+            return Outcome(Verdict.PAUSE, label)
+        # A missing APNs key is repaired by people, and until then concerns Apple's devices only.
+        return Outcome(Verdict.RETRY, label, is_about_target=code in _APPLE_ONLY)
     if status < 400:
         # A redirect: the base address is wrong.
         return Outcome(Verdict.PAUSE, label)
@@ -206,36 +269,55 @@ def _target(push: Push) -> dict[str, str]:
 
 
 def _blocks(push: Push) -> dict[str, Any]:
-    ttl = min(push.ttl_seconds, MAX_TTL_SECONDS)
+    is_clear = push.kind is Kind.CLEAR
+    if is_clear and push.platform == "web":
+        # A browser that is pushed to has to show something.
+        raise ValueError("there are no clears for the web")
+    # Zero would mean "now or never", which loses it for every device that sleeps.
+    ttl = min(max(1, push.ttl_seconds), MAX_TTL_SECONDS)
     if push.platform == "ios":
-        # Title and body stand in the alert; FCM would put them into Apple's 4,096 bytes a second time.
-        words = ("title", "body", "badge")
-        data = {key: value for key, value in push.data.items() if key not in words}
-        return {"data": data, "apns": _apns(push)}
+        # FCM puts the data into Apple's 4,096 bytes, beside the alert.
+        return {"data": apple.data_beside(push), "apns": _apns(push)}
     blocks: dict[str, Any] = {"data": push.data}
     if push.platform != "web":
-        blocks["android"] = messaging.AndroidConfig(priority="high", ttl=ttl)
-    if push.platform != "android":
-        headers = {"TTL": str(ttl), "Urgency": "high", "Topic": push.push_id.hex}
+        blocks["android"] = _android(push, ttl)
+    if push.platform != "android" and not is_clear:
+        urgency = "normal" if push.kind is Kind.REVISION else "high"
+        headers = {"TTL": str(ttl), "Urgency": urgency, "Topic": web_topic(push)}
         blocks["webpush"] = messaging.WebpushConfig(headers=headers)
     return blocks
 
 
+def _android(push: Push, ttl: int) -> messaging.AndroidConfig:
+    if push.kind is Kind.CLEAR:
+        # Of the clears that wait for a phone only the last one counts: it says what the others said.
+        return messaging.AndroidConfig(priority="normal", collapse_key=push.collapse, ttl=ttl)
+    # What wakes a phone and shows nothing new costs the app its high priority.
+    # https://firebase.google.com/docs/cloud-messaging/android-message-priority
+    priority = "normal" if push.kind is Kind.REVISION else "high"
+    return messaging.AndroidConfig(priority=priority, ttl=ttl)
+
+
 def _apns(push: Push) -> messaging.APNSConfig:
-    aps = messaging.Aps(
-        alert=messaging.ApsAlert(title=push.title, body=push.body),
-        badge=push.badge,
-        sound="default",
-        thread_id=push.thread,
-        mutable_content=True,
-    )
-    headers = {
-        "apns-push-type": "alert",
-        "apns-priority": "10",
-        "apns-expiration": str(int(push.expires_at.timestamp())),
-        # The same on every try: Apple shows a repeated one once.
-        "apns-collapse-id": str(push.push_id),
-    }
+    headers = {"apns-priority": apple.priority(push), "apns-expiration": str(int(push.expires_at.timestamp()))}
+    if apple.is_alert(push):
+        # The same on every try, and for all pushes of a conversation: Apple shows one notification for it.
+        headers |= {"apns-push-type": "alert", "apns-collapse-id": push.collapse}
+        level = apple.interruption_level(push)
+        aps = messaging.Aps(
+            alert=messaging.ApsAlert(title=push.title, body=push.body),
+            badge=push.badge,
+            sound=push.sound,
+            category=push.category or None,
+            thread_id=push.thread or None,
+            mutable_content=True,
+            custom_data={"interruption-level": level} if level else None,
+        )
+    else:
+        # With anything else in it, it would be no background push.
+        # https://developer.apple.com/documentation/usernotifications/pushing-background-updates-to-your-app
+        headers["apns-push-type"] = "background"
+        aps = messaging.Aps(content_available=True)
     return messaging.APNSConfig(headers=headers, payload=messaging.APNSPayload(aps=aps))
 
 
@@ -272,21 +354,35 @@ def _read(response: requests.Response) -> bytes | None:
     return body
 
 
+def _error(body: bytes | None) -> Mapping[str, Any]:
+    error = read_object(body).get("error")
+    return error if isinstance(error, dict) else {}
+
+
+def _details(error: Mapping[str, Any], kind: str) -> Iterator[Mapping[str, Any]]:
+    details = error.get("details")
+    for detail in details if isinstance(details, list) else ():
+        if isinstance(detail, dict) and detail.get("@type") == kind:
+            yield detail
+
+
+def _violations(error: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    found = [detail.get("fieldViolations") for detail in _details(error, _BAD_REQUEST)]
+    return [one for some in found if isinstance(some, list) for one in some if isinstance(one, dict)]
+
+
 def _error_code(body: bytes | None) -> str | None:
-    try:
-        details = json.loads(body or b"{}")["error"]["details"]
-        codes = [detail.get("errorCode") for detail in details if detail.get("@type") == _FCM_ERROR]
-    except (ValueError, LookupError, TypeError, AttributeError):
-        return None
+    codes = (detail.get("errorCode") for detail in _details(_error(body), _FCM_ERROR))
     return next((code for code in codes if isinstance(code, str) and _CODE.fullmatch(code)), None)
 
 
 def _says_too_big(body: bytes | None) -> bool:
     # There is no code of its own for it, only the text of INVALID_ARGUMENT.
-    try:
-        return "too big" in json.loads(body or b"{}")["error"]["message"].lower()
-    except (ValueError, LookupError, TypeError, AttributeError):
-        return False
+    return "too big" in _text(_error(body).get("message")).lower()
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
 
 
 def _oauth_code(error: GoogleAuthError) -> str:

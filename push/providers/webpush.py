@@ -14,6 +14,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import aiohttp
@@ -25,11 +26,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from pywebpush import WebPusher, WebPushException
 from yarl import URL
 
+from models.deliveries import Kind
 from models.subscriptions import BadSubscription, Subscription, read_subscription
 
 from ..payload import Push
 from ..retry_after import seconds_of
-from .base import Outcome, Verdict
+from .answers import read_object, readable
+from .base import Outcome, Verdict, web_topic
 
 CONNECT_SECONDS = 3.0
 ANSWER_SECONDS = 10.0
@@ -40,6 +43,7 @@ TOKEN_SECONDS = 12 * 3600
 # Where a service that is too busy does not say for how long.
 QUOTA_SECONDS = 60.0
 DNS_SECONDS = 60
+MAX_ANSWER_BYTES = 4_096
 # RFC 8030, section 7.3: the subscription is there no more.
 _GONE = frozenset({404, 410})
 # The service does not take our key, or not for this subscription: that is repaired by people, and no fault of it.
@@ -83,6 +87,9 @@ class WebPushProvider:
         self._opened: aiohttp.ClientSession | None = None
 
     async def deliver(self, push: Push) -> Outcome:
+        if push.kind is Kind.CLEAR:
+            # A browser that is pushed to has to show something.
+            return Outcome(Verdict.REJECTED, "no_clears_on_the_web")
         try:
             subscription = read_subscription(push.target)
             body = encrypted(subscription, plain(push))
@@ -99,28 +106,33 @@ class WebPushProvider:
             "Content-Type": "application/octet-stream",
             # Zero would mean "now or never", which loses it for every phone that sleeps.
             "TTL": str(max(1, push.ttl_seconds)),
-            "Urgency": "high",
-            # 32 characters of base64url at most: a repeated push replaces the one that still waits.
-            "Topic": push.push_id.hex,
+            # A revision may have taken the place of an alert that still waits, and has to arrive like it.
+            "Urgency": "normal" if push.kind is Kind.REVISION else "high",
+            # Of what waits for a browser one is enough: it tells what the others told.
+            "Topic": web_topic(push),
         }
-        return await self._post(url, body, headers)
+        return await self._post(push, url, body, headers)
 
     async def close(self) -> None:
         if self._opened is not None:
             await self._opened.close()
 
-    async def _post(self, url: URL, body: bytes, headers: Mapping[str, str]) -> Outcome:
+    async def _post(self, push: Push, url: URL, body: bytes, headers: Mapping[str, str]) -> Outcome:
         try:
             async with self._session().post(url, data=body, headers=headers, allow_redirects=False) as response:
-                return outcome_of(response.status, response.headers)
+                outcome = outcome_of(response.status, response.headers)
+                if outcome.verdict is Verdict.SENT:
+                    return outcome
+                answer = answer_of(response.status, await _read(response))
+                return replace(outcome, answer=readable(answer, push))
         except aiohttp.ClientConnectorError as error:
             if isinstance(error.os_error, NotPublic):
                 return Outcome(Verdict.REJECTED, "address_not_public")
-            return Outcome(Verdict.RETRY, "connection_failed")
-        except TimeoutError:
-            return Outcome(Verdict.RETRY, "timeout")
-        except aiohttp.ClientError:
-            return Outcome(Verdict.RETRY, "connection_failed")
+            return Outcome(Verdict.RETRY, "connection_failed", answer=type(error).__name__)
+        except TimeoutError as error:
+            return Outcome(Verdict.RETRY, "timeout", answer=type(error).__name__)
+        except aiohttp.ClientError as error:
+            return Outcome(Verdict.RETRY, "connection_failed", answer=type(error).__name__)
 
     def _session(self) -> aiohttp.ClientSession:
         # Made in the event loop that uses it.
@@ -229,6 +241,22 @@ def outcome_of(status: int, headers: Mapping[str, str]) -> Outcome:
     if status >= 500 or status == 408 or status in _REFUSED:
         return Outcome(Verdict.RETRY, code, seconds_of(headers))
     return Outcome(Verdict.TOO_BIG if status == 413 else Verdict.REJECTED, code)
+
+
+def answer_of(status: int, body: bytes) -> str:
+    """What a service said, as one line: services have no words in common, so it is whatever is no page."""
+    told = [str(value) for value in read_object(body).values() if isinstance(value, str)]
+    text = body.decode(errors="replace").strip()
+    words = "; ".join(told) or ("" if text.startswith(("<", "{", "[")) else text)
+    return f"HTTP {status}: {words}" if words else f"HTTP {status}"
+
+
+async def _read(response: aiohttp.ClientResponse) -> bytes:
+    """The beginning of an answer; what it means is said by the status."""
+    try:
+        return await response.content.read(MAX_ANSWER_BYTES)
+    except (aiohttp.ClientError, TimeoutError):
+        return b""
 
 
 def is_public(address: str) -> bool:

@@ -16,13 +16,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from models.deliveries import Kind
 from models.ids import new_id
-from push.payload import Push, render
+from push.payload import Push
 from push.providers import apns
 from push.providers.apns import ApnsKey, ApnsProvider, outcome_of
 from push.providers.base import Outcome, Verdict
 from tests.apns import KEY_ID, TEAM_ID, TOPIC, Answer, Apns
-from tests.push.pushes import make_delivery, make_push
+from tests.push.pushes import make_clear, make_push, make_push_of
 
 PHONE = "ab" * 32
 
@@ -57,6 +58,7 @@ async def test_the_phone_shows_what_we_pushed(service: Apns, provider: ApnsProvi
     assert request.headers["apns-expiration"] == str(int(push.expires_at.timestamp()))
     assert request.payload["aps"]["mutable-content"] == 1
     assert request.payload["aps"]["thread-id"] == push.thread
+    assert request.headers["apns-collapse-id"] == push.thread == push.data["conversation"]
     assert request.payload["conversation"] == push.data["conversation"]
     assert not {"title", "body", "badge"} & set(request.payload)
 
@@ -71,6 +73,55 @@ async def test_a_repeated_push_is_shown_once(service: Apns, provider: ApnsProvid
     assert len(service.requests) == 2
     assert len({request.headers["apns-id"] for request in service.requests}) == 1
     assert service.phones[PHONE].shown == [("Ann", "hello")]
+
+
+async def test_the_next_push_of_a_conversation_takes_the_place_of_the_last(
+    service: Apns, provider: ApnsProvider
+) -> None:
+    conversation = new_id()
+    for text in ("hello", "are you there?"):
+        await provider.deliver(push_to_phone(conversation_id=conversation, text=text))
+
+    assert service.phones[PHONE].shown == [("Ann", "are you there?")]
+    assert service.phones[PHONE].sounds == 2
+
+
+async def test_a_revision_is_shown_without_a_sound(service: Apns, provider: ApnsProvider) -> None:
+    conversation = new_id()
+    await provider.deliver(push_to_phone(conversation_id=conversation, text="helo"))
+
+    revision = make_push(Kind.REVISION, target=PHONE, device_platform="ios", conversation_id=conversation, text="hello")
+    assert await provider.deliver(revision) == Outcome(Verdict.SENT)
+
+    assert service.phones[PHONE].shown == [("Ann", "hello")]
+    assert service.phones[PHONE].sounds == 1
+    assert service.requests[1].headers["apns-priority"] == "5"
+    assert service.requests[1].payload["aps"]["interruption-level"] == "passive"
+
+
+async def test_a_clear_is_a_background_push_that_takes_the_notification_away(
+    service: Apns, provider: ApnsProvider
+) -> None:
+    alert = push_to_phone()
+    clear = make_clear(target=PHONE, platform="ios")
+    clear = replace(clear, data={**clear.data, "clear": json.dumps([alert.data["conversation"]])})
+
+    assert await provider.deliver(alert) == await provider.deliver(clear) == Outcome(Verdict.SENT)
+
+    assert service.phones[PHONE].shown == []
+    assert service.phones[PHONE].badge == 2
+    request = service.requests[1]
+    assert request.payload["aps"] == {"content-available": 1}
+    assert (request.headers["apns-push-type"], request.headers["apns-priority"]) == ("background", "5")
+    assert request.headers["apns-expiration"] == str(int(clear.expires_at.timestamp()))
+
+
+async def test_what_apple_said_is_kept(service: Apns, provider: ApnsProvider) -> None:
+    service.answers.append(Answer(410, "Unregistered", timestamp=int(GONE_AT.timestamp() * 1000)))
+
+    outcome = await provider.deliver(push_to_phone())
+
+    assert outcome.answer == "HTTP 410: Unregistered since 2026-03-01 12:00:00 UTC"
 
 
 async def test_many_at_once_share_a_connection_and_a_token(service: Apns, provider: ApnsProvider) -> None:
@@ -152,7 +203,7 @@ GONE_AT = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
             Outcome(Verdict.TARGET_GONE, "410_Unregistered", gone_at=GONE_AT),
         ),
         (Answer(410, "ExpiredToken"), Outcome(Verdict.TARGET_GONE, "410_ExpiredToken")),
-        (Answer(429, "TooManyRequests"), Outcome(Verdict.RETRY, "429_TooManyRequests")),
+        (Answer(429, "TooManyRequests"), Outcome(Verdict.RETRY, "429_TooManyRequests", is_about_target=True)),
         (
             Answer(503, "ServiceUnavailable", headers={"retry-after": "7"}),
             Outcome(Verdict.RETRY, "503_ServiceUnavailable", 7.0),
@@ -179,10 +230,8 @@ def test_an_answer_that_is_none_is_judged_by_its_status(body: bytes) -> None:
 
 @given(text=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=6_000))
 def test_every_push_fits(text: str) -> None:
-    delivery = make_delivery(
-        conversation_kind="group", conversation_title=text[:200], text=text, sender_id=new_id(), device_platform="ios"
-    )
-    assert len(apns.wire_json(render(delivery, badge=999))) <= apns.MAX_PAYLOAD_BYTES
+    push = make_push(conversation_kind="group", conversation_title=text[:200], text=text, device_platform="ios")
+    assert len(apns.wire_json(push)) <= apns.MAX_PAYLOAD_BYTES
 
 
 def test_a_key_is_read_from_a_file_too(tmp_path: Path) -> None:
@@ -205,3 +254,14 @@ def test_data_is_told_once() -> None:
 
     assert payload["aps"]["alert"] == {"title": "Ann", "body": "hello"}
     assert payload["type"] == "message.sent"
+    assert not {"title", "body", "badge"} & set(payload)
+
+
+@pytest.mark.parametrize("kind", [Kind.ALERT, Kind.SUMMARY, Kind.CALL, Kind.TEST])
+async def test_apple_takes_every_kind(service: Apns, provider: ApnsProvider, kind: Kind) -> None:
+    push = replace(make_push_of(kind, device_platform="ios"), target=PHONE)
+
+    assert await provider.deliver(push) == Outcome(Verdict.SENT)
+
+    assert service.requests[0].headers["apns-collapse-id"] == push.collapse
+    assert service.requests[0].headers["apns-priority"] == "10"

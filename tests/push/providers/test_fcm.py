@@ -6,74 +6,185 @@ import logging
 import threading
 import time
 import warnings
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from requests import Session
 
+from models.deliveries import Kind
+from models.ids import new_id
+from push.payload import Push
 from push.providers import fcm as fcm_module
 from push.providers.base import Outcome, Verdict, fingerprint
 from push.providers.fcm import FcmProvider, outcome_of, wire_json
-from tests.fcm import Answer, Fcm, refusal, wrong_with
-from tests.push.pushes import make_delivery, make_push
+from tests.fcm import BAD_TOKEN, RESERVED_KEY, Answer, Fcm, bad_token, bad_token_field, refusal, wrong_with
+from tests.push.pushes import NOW, make_clear, make_push, make_push_of
 
 
-def wire(**changes: Any) -> dict[str, Any]:
+def wire(kind: Kind = Kind.ALERT, **changes: Any) -> dict[str, Any]:
     """The message as it stands on the wire, which FCM would take."""
-    body = wire_json(make_push(**changes))
+    return wire_of(make_push(kind, **changes))
+
+
+def wire_of(push: Push) -> dict[str, Any]:
+    body = wire_json(push)
     assert wrong_with(body) is None
     message: dict[str, Any] = json.loads(body)["message"]
     return message
 
 
-def test_android_gets_data_only_and_of_high_priority() -> None:
-    delivery = make_delivery(device_platform="android")
+# --- Android
 
-    message = wire(id=delivery.id, device_platform="android")
+WAKES = [Kind.ALERT, Kind.SUMMARY, Kind.CALL, Kind.TEST]
+
+
+@pytest.mark.parametrize("kind", WAKES)
+def test_android_gets_data_only_and_of_high_priority(kind: Kind) -> None:
+    push = make_push_of(kind, device_platform="android")
+
+    message = wire_of(push)
 
     assert set(message) == {"token", "data", "android"}
     assert message["android"] == {"priority": "high", "ttl": "86400s"}
-    assert message["data"]["push_id"] == str(delivery.id)
-    assert (message["data"]["title"], message["data"]["body"]) == ("Ann", "hello")
+    assert message["data"] == push.data
 
 
-def test_apple_gets_an_alert_with_badge_thread_and_mutable_content() -> None:
-    delivery = make_delivery(device_platform="ios")
+def test_android_is_not_woken_for_a_revision() -> None:
+    message = wire_of(make_push(Kind.REVISION, device_platform="android"))
 
-    message = wire(id=delivery.id, conversation_id=delivery.conversation_id, device_platform="ios")
+    assert message["android"] == {"priority": "normal", "ttl": "86400s"}
+    assert message["data"]["silent"] == "1"
+
+
+def test_android_gets_clears_of_normal_priority_and_the_last_one_only() -> None:
+    push = make_clear(platform="android")
+
+    message = wire_of(push)
+
+    assert message["android"] == {"priority": "normal", "ttl": "86400s", "collapse_key": "clear"}
+    assert message["data"] == push.data
+
+
+# --- Apple
+
+
+def test_apple_gets_an_alert() -> None:
+    push = make_push(device_platform="ios")
+
+    message = wire_of(push)
 
     assert set(message) == {"token", "data", "apns"}
     assert message["apns"]["payload"]["aps"] == {
         "alert": {"title": "Ann", "body": "hello"},
         "badge": 3,
         "sound": "default",
-        "thread-id": str(delivery.conversation_id),
+        "category": "message",
+        "thread-id": push.data["conversation"],
         "mutable-content": 1,
     }
     assert message["apns"]["headers"] == {
         "apns-push-type": "alert",
         "apns-priority": "10",
-        "apns-expiration": str(int(delivery.expires_at.timestamp())),
-        "apns-collapse-id": str(delivery.id),
+        "apns-expiration": str(int(push.expires_at.timestamp())),
+        "apns-collapse-id": push.data["conversation"],
     }
-    assert message["data"]["push_id"] == str(delivery.id)
-    assert not {"title", "body"} & set(message["data"])
+    assert message["data"]["push_id"] == str(push.push_id)
+    assert not {"title", "body", "badge"} & set(message["data"])
+
+
+def test_apple_shows_a_revision_without_a_sound_or_a_light() -> None:
+    apns = wire(Kind.REVISION, device_platform="ios")["apns"]
+
+    assert "sound" not in apns["payload"]["aps"]
+    assert apns["payload"]["aps"]["interruption-level"] == "passive"
+    assert (apns["headers"]["apns-push-type"], apns["headers"]["apns-priority"]) == ("alert", "5")
+
+
+def test_apple_shows_a_call_through_a_focus() -> None:
+    push = make_push_of(Kind.CALL, device_platform="ios")
+
+    apns = wire_of(push)["apns"]
+
+    assert apns["payload"]["aps"]["interruption-level"] == "time-sensitive"
+    assert apns["payload"]["aps"]["category"] == "call"
+    assert apns["headers"]["apns-priority"] == "10"
+    assert apns["headers"]["apns-collapse-id"] == str(push.push_id)
+
+
+def test_apple_gets_clears_in_the_background() -> None:
+    push = make_clear(platform="ios")
+
+    message = wire_of(push)
+
+    assert message["apns"]["payload"] == {"aps": {"content-available": 1}}
+    assert message["apns"]["headers"] == {
+        "apns-push-type": "background",
+        "apns-priority": "5",
+        "apns-expiration": str(int(push.expires_at.timestamp())),
+    }
+    assert message["data"]["badge"] == "2"
+
+
+# --- the web
 
 
 def test_the_web_gets_data_with_a_life_and_a_topic() -> None:
-    delivery = make_delivery()
+    push = make_push(device_platform="web")
 
-    message = wire(id=delivery.id, device_platform="web")
+    message = wire_of(push)
 
+    topic = UUID(push.data["conversation"]).hex
     assert set(message) == {"token", "data", "webpush"}
-    assert message["webpush"]["headers"] == {"TTL": "86400", "Urgency": "high", "Topic": delivery.id.hex}
+    assert message["webpush"]["headers"] == {"TTL": "86400", "Urgency": "high", "Topic": topic}
 
 
-def test_an_unknown_platform_gets_every_way_without_an_alert() -> None:
-    assert set(wire(device_platform="other")) == {"token", "data", "android", "webpush"}
+def test_the_web_gets_a_revision_in_the_place_of_its_alert() -> None:
+    conversation = new_id()
+
+    alert, revision = (
+        wire(kind, device_platform="web", conversation_id=conversation)["webpush"]["headers"]
+        for kind in (Kind.ALERT, Kind.REVISION)
+    )
+
+    assert revision["Topic"] == alert["Topic"] == conversation.hex
+    assert revision["Urgency"] == "normal"
+
+
+async def test_the_web_gets_no_clears(fcm: Fcm, provider: FcmProvider) -> None:
+    outcome = await provider.deliver(make_clear(platform="web"))
+
+    assert outcome == Outcome(Verdict.REJECTED, "not_encodable")
+    assert fcm.posts == []
+
+
+# --- whatever the platform
+
+
+@pytest.mark.parametrize(("kind", "blocks"), [(Kind.ALERT, {"android", "webpush"}), (Kind.CLEAR, {"android"})])
+def test_an_unknown_platform_gets_every_way_without_an_alert(kind: Kind, blocks: set[str]) -> None:
+    push = make_clear(platform="other") if kind is Kind.CLEAR else make_push(kind, device_platform="other")
+
+    assert set(wire_of(push)) == {"token", "data"} | blocks
+
+
+@pytest.mark.parametrize("platform", ["android", "web"])
+def test_a_push_that_is_nearly_over_still_lives_for_a_second(platform: str) -> None:
+    message = wire_of(replace(make_push(device_platform=platform), ttl_seconds=0))
+
+    assert message["android"]["ttl"] == "1s" if platform == "android" else message["webpush"]["headers"]["TTL"] == "1"
+
+
+def test_no_key_of_ours_is_one_that_fcm_keeps_for_itself() -> None:
+    keys = {key for kind in Kind for key in make_push_of(kind).data}
+
+    assert {"type", "conversation", "clear"} <= keys
+    assert [key for key in keys if RESERVED_KEY.match(key)] == []
 
 
 def test_an_installation_id_is_a_target_of_its_own_kind() -> None:
@@ -84,9 +195,7 @@ def test_an_installation_id_is_a_target_of_its_own_kind() -> None:
 
 
 def test_life_is_cut_to_what_fcm_takes() -> None:
-    delivery = make_delivery()
-
-    assert wire(expires_at=delivery.now + timedelta(days=90))["android"]["ttl"] == f"{28 * 86_400}s"
+    assert wire(expires_at=NOW + timedelta(days=90))["android"]["ttl"] == f"{28 * 86_400}s"
 
 
 def test_building_a_message_warns_of_nothing_and_leaves_other_warnings_alone() -> None:
@@ -172,6 +281,89 @@ async def test_outcome_by_status_and_error_code(
 
     assert (outcome.verdict, outcome.code) == (verdict, code)
     assert len(fcm.posts) == 1, "a try is one request, whatever it is answered"
+
+
+@pytest.mark.parametrize("refuses", [bad_token, bad_token_field])
+async def test_a_400_that_names_the_token_is_probed_before_the_target_is_gone(
+    fcm: Fcm, provider: FcmProvider, refuses: Callable[[], Answer]
+) -> None:
+    fcm.script("target-of-bea", refuses(), refuses())
+
+    outcome = await provider.deliver(make_push())
+
+    assert outcome == Outcome(Verdict.TARGET_GONE, "400_INVALID_TOKEN")
+    assert [post.is_probe for post in fcm.posts] == [False, True]
+    assert fcm.posts[1].message == {"token": "target-of-bea"}
+
+
+@pytest.mark.parametrize(
+    ("probe", "outcome"),
+    [
+        # The token is good, so it was our message.
+        (Answer(), Outcome(Verdict.REJECTED, "400_INVALID_ARGUMENT")),
+        (refusal(400, "INVALID_ARGUMENT"), Outcome(Verdict.REJECTED, "400_INVALID_ARGUMENT")),
+        (refusal(404, "UNREGISTERED"), Outcome(Verdict.TARGET_GONE, "404_UNREGISTERED")),
+        # Nothing was found out.
+        (refusal(503, "UNAVAILABLE", Retry_After="7"), Outcome(Verdict.RETRY, "503_UNAVAILABLE", 7.0)),
+        (Answer(resets=True), Outcome(Verdict.RETRY, "connection_failed")),
+        (refusal(403), Outcome(Verdict.PAUSE, "http_403")),
+    ],
+    ids=["good", "another-400", "unregistered", "unavailable", "reset", "forbidden"],
+)
+async def test_a_probe_that_does_not_confirm_costs_no_target(
+    fcm: Fcm, provider: FcmProvider, probe: Answer, outcome: Outcome
+) -> None:
+    fcm.script("target-of-bea", bad_token(), probe)
+
+    assert await provider.deliver(make_push()) == outcome
+
+    assert [post.is_probe for post in fcm.posts] == [False, True]
+    assert fcm.phones["target-of-bea"].received == []
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer(status=400, code="INVALID_ARGUMENT", fields={"message.data[0].value": "Invalid value"}),
+        Answer(status=400, code="INVALID_ARGUMENT", detail="Message too big"),
+        Answer(status=400, detail="Request contains an invalid argument."),
+        Answer(status=400, body=b'{"error": {"message": ["registration token", "not a valid"], "details": [7, {}]}}'),
+        Answer(status=403, detail=BAD_TOKEN),
+        Answer(status=503, detail=BAD_TOKEN),
+    ],
+    ids=["another-field", "too-big", "no-detail", "strange", "another-status", "an-outage"],
+)
+async def test_what_does_not_name_the_token_is_not_probed(fcm: Fcm, provider: FcmProvider, answer: Answer) -> None:
+    fcm.script("target-of-bea", answer)
+
+    outcome = await provider.deliver(make_push())
+
+    assert outcome.verdict is not Verdict.TARGET_GONE
+    assert len(fcm.posts) == 1
+
+
+async def test_what_fcm_said_is_kept_in_its_own_words(fcm: Fcm, provider: FcmProvider) -> None:
+    fcm.script("target-of-bea", bad_token_field())
+
+    outcome = await provider.deliver(make_push())
+
+    said = "INVALID_ARGUMENT: Request contains an invalid argument. Invalid registration token"
+    assert outcome.answer == said
+
+
+async def test_a_page_of_a_proxy_is_told_by_its_status(fcm: Fcm, provider: FcmProvider) -> None:
+    fcm.script("target-of-bea", Answer(status=502, body=b"<html>target-of-bea</html>"))
+
+    assert (await provider.deliver(make_push())).answer == "HTTP 502, no error of FCM's"
+
+
+async def test_nothing_of_ours_is_kept_of_an_answer(fcm: Fcm, provider: FcmProvider) -> None:
+    detail = "Invalid value at 'message.data[0].value' (TYPE_STRING), \"meet me at nine\", for target-of-bea"
+    fcm.script("target-of-bea", Answer(status=400, code="INVALID_ARGUMENT", detail=detail))
+
+    outcome = await provider.deliver(make_push(text="meet me at nine"))
+
+    assert outcome.answer == "INVALID_ARGUMENT: Invalid value at 'message.data[0].value' (TYPE_STRING)"
 
 
 @pytest.mark.parametrize("status", [400, 403, 404])

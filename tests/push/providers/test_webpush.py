@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -17,12 +18,14 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from django.core.management import call_command
 
+from models.deliveries import Kind
+from models.ids import new_id
 from models.subscriptions import BadSubscription, read_subscription
 from push.payload import Push
 from push.providers import webpush
 from push.providers.base import Outcome, Verdict
 from push.providers.webpush import CheckedResolver, NotPublic, Tokens, WebPushProvider, is_public, outcome_of
-from tests.push.pushes import make_push
+from tests.push.pushes import make_clear, make_push, make_push_of
 from tests.webpush import Browser, PushService, base64url
 
 SUBJECT = "mailto:push@example.com"
@@ -57,10 +60,78 @@ async def test_the_browser_reads_what_we_pushed(service: PushService, provider: 
     assert browser.read(received.body) == push.data
     assert b"Ann" not in received.body
     assert received.headers["Content-Encoding"] == "aes128gcm"
-    assert (received.headers["Urgency"], received.headers["Topic"]) == ("high", push.push_id.hex)
+    topic = UUID(push.data["conversation"]).hex
+    assert (received.headers["Urgency"], received.headers["Topic"]) == ("high", topic)
+    assert browser.phone.shown == [("Ann", "жук 👩‍👩‍👧")]
     claims = received.claims(service.origin)
     assert claims["sub"] == SUBJECT
     assert 0 < claims["exp"] - time.time() <= 24 * 3600
+
+
+async def test_a_revision_takes_the_place_of_what_still_waits(service: PushService, provider: WebPushProvider) -> None:
+    browser, conversation = service.subscribe(), new_id()
+    browser.phone.offline()
+    await provider.deliver(push_to(browser, conversation_id=conversation, text="helo"))
+
+    revision = make_push(
+        Kind.REVISION,
+        target=browser.subscription,
+        device_platform="web",
+        conversation_id=conversation,
+        text="hello",
+    )
+    assert await provider.deliver(revision) == Outcome(Verdict.SENT)
+    browser.phone.online()
+
+    assert browser.phone.shown == [("Ann", "hello")]
+    assert browser.phone.replaced == 1
+    assert service.received[1].headers["Urgency"] == "normal"
+
+
+@pytest.mark.parametrize("kind", [Kind.ALERT, Kind.SUMMARY, Kind.CALL, Kind.TEST])
+async def test_services_take_every_kind(service: PushService, provider: WebPushProvider, kind: Kind) -> None:
+    browser = service.subscribe()
+    push = replace(make_push_of(kind, device_platform="web"), target=browser.subscription)
+
+    assert await provider.deliver(push) == Outcome(Verdict.SENT)
+
+    assert browser.phone.shown == [(push.title, push.body)]
+    assert service.received[0].headers["Urgency"] == "high"
+
+
+async def test_a_browser_gets_no_clears(service: PushService, provider: WebPushProvider) -> None:
+    clear = make_clear(target=service.subscribe().subscription, platform="web")
+
+    assert await provider.deliver(clear) == Outcome(Verdict.REJECTED, "no_clears_on_the_web")
+
+    assert service.received == []
+
+
+@pytest.mark.parametrize(
+    ("body", "answer"),
+    [
+        ('{"code": 401, "error": "Unauthorized", "message": "bad key"}', "HTTP 401: Unauthorized; bad key"),
+        ("the key does not correspond to the sender", "HTTP 401: the key does not correspond to the sender"),
+        ("<html><b>no</b></html>", "HTTP 401"),
+        ("", "HTTP 401"),
+        ("x " * 4_000, "HTTP 401: " + ("x " * 250)[:490].strip()),
+    ],
+)
+async def test_what_a_service_said_is_kept(
+    service: PushService, provider: WebPushProvider, body: str, answer: str
+) -> None:
+    service.answers.append((401, {}, body))
+
+    assert (await provider.deliver(push_to(service.subscribe()))).answer == answer
+
+
+async def test_nothing_of_ours_is_kept_of_an_answer(service: PushService, provider: WebPushProvider) -> None:
+    browser = service.subscribe()
+    service.answers.append((400, {}, f'no {browser.endpoint} with {browser.subscription}, no "meet me at nine"'))
+
+    outcome = await provider.deliver(push_to(browser, text="meet me at nine"))
+
+    assert outcome.answer == "HTTP 400: no … with …, no …"
 
 
 async def test_a_push_that_is_nearly_over_still_lives_for_a_second(
