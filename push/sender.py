@@ -291,7 +291,11 @@ class Sender:
                 return State.PENDING, 0.0
             case Verdict.RETRY:
                 self.counts.retried += 1
-                self._paused(outcome, self.breaker.failed())
+                if outcome.is_about_target:
+                    # The provider is well: what it says of one device must not hold up the others'.
+                    self._accepted()
+                else:
+                    self._paused(outcome, self.breaker.failed())
                 return State.PENDING, min(backoff.retry_delay(attempts, outcome.retry_after), MAX_RETRY_SECONDS)
         self._accepted()
         match outcome.verdict:

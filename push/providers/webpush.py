@@ -13,8 +13,9 @@ import json
 import socket
 import ssl
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import aiohttp
@@ -29,6 +30,7 @@ from yarl import URL
 from models.deliveries import Kind
 from models.subscriptions import BadSubscription, Subscription, read_subscription
 
+from ..breaker import Breaker
 from ..payload import Push
 from ..retry_after import seconds_of
 from .answers import read_object, readable
@@ -44,10 +46,13 @@ TOKEN_SECONDS = 12 * 3600
 QUOTA_SECONDS = 60.0
 DNS_SECONDS = 60
 MAX_ANSWER_BYTES = 4_096
+MAX_SERVICES = 1_000
 # RFC 8030, section 7.3: the subscription is there no more.
 _GONE = frozenset({404, 410})
 # The service does not take our key, or not for this subscription: that is repaired by people, and no fault of it.
 _REFUSED = frozenset({401, 403})
+# Too many for one subscription, or our key: the service is well.
+_ABOUT_SUBSCRIPTION = frozenset({"http_401", "http_403", "http_429"})
 
 Allows = Callable[[str], bool]
 
@@ -84,6 +89,7 @@ class WebPushProvider:
         self._tokens = Tokens(private_key, subject)
         self._allows = allows or is_public
         self._tls = tls or ssl.create_default_context()
+        self._services = Services(concurrency)
         self._opened: aiohttp.ClientSession | None = None
 
     async def deliver(self, push: Push) -> Outcome:
@@ -111,7 +117,13 @@ class WebPushProvider:
             # Of what waits for a browser one is enough: it tells what the others told.
             "Topic": web_topic(push),
         }
-        return await self._post(push, url, body, headers)
+        with self._services.slot(str(url.origin())) as service:
+            if service is None:
+                return Outcome(Verdict.RETRY, "service_paused", is_about_target=True, answer="asked too much of late")
+            outcome = await self._post(push, url, body, headers)
+            service.heard(outcome)
+        # The others' services may be well.
+        return replace(outcome, is_about_target=True) if outcome.verdict is Verdict.RETRY else outcome
 
     async def close(self) -> None:
         if self._opened is not None:
@@ -171,6 +183,55 @@ class CheckedResolver(AbstractResolver):
         await self._resolver.close()
 
 
+@dataclass
+class Service:
+    """One push service: how much it takes at the moment."""
+
+    breaker: Breaker
+    in_flight: int = 0
+
+    def heard(self, outcome: Outcome) -> None:
+        """What became of a push."""
+        if outcome.verdict is Verdict.RETRY and outcome.code not in _ABOUT_SUBSCRIPTION:
+            self.breaker.failed()
+        else:
+            self.breaker.accepted()
+
+
+class Services:
+    """
+    The push services that browsers have chosen, each with a breaker of its own.
+
+    One that is away, or was never there, takes a slot for as long as it does not answer; without this it would take
+    those of all the others.
+    """
+
+    def __init__(self, concurrency: int) -> None:
+        self._concurrency = concurrency
+        self._by_origin: dict[str, Service] = {}
+
+    @contextmanager
+    def slot(self, origin: str) -> Iterator[Service | None]:
+        """A request's place at a service; None if it may take no more at the moment."""
+        service = self._by_origin.get(origin)
+        if service is None:
+            self._forget_idle()
+            service = self._by_origin[origin] = Service(Breaker(self._concurrency))
+        if service.in_flight >= service.breaker.slots:
+            yield None
+            return
+        service.in_flight += 1
+        try:
+            yield service
+        finally:
+            service.in_flight -= 1
+
+    def _forget_idle(self) -> None:
+        # Services are few; who invents thousands of them has them forgotten.
+        if len(self._by_origin) >= MAX_SERVICES:
+            self._by_origin = {origin: service for origin, service in self._by_origin.items() if service.in_flight}
+
+
 class Tokens:
     """VAPID tokens, one for each push service; signing is the dearest part of a push."""
 
@@ -193,8 +254,7 @@ class Tokens:
         if now - made_at > TOKEN_SECONDS / 2:
             claims = {"aud": origin, "exp": int(now) + TOKEN_SECONDS, "sub": self._subject}
             header = f"vapid t={jwt.encode(claims, self._key, 'ES256')}, k={self.public_key}"
-            # Services are few; who invents thousands of them has them forgotten.
-            if len(self._by_origin) >= 1_000:
+            if len(self._by_origin) >= MAX_SERVICES:
                 self._by_origin.clear()
             self._by_origin[origin] = now, header
         return header

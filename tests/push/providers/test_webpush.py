@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import time
 from collections.abc import AsyncIterator
@@ -21,6 +22,8 @@ from django.core.management import call_command
 from models.deliveries import Kind
 from models.ids import new_id
 from models.subscriptions import BadSubscription, read_subscription
+from push import backoff
+from push.breaker import FAILURES_TO_OPEN, Breaker
 from push.payload import Push
 from push.providers import webpush
 from push.providers.base import Outcome, Verdict
@@ -44,6 +47,11 @@ async def provider(service: PushService) -> AsyncIterator[WebPushProvider]:
     provider = WebPushProvider(KEY, SUBJECT, allows=lambda address: True, tls=service.trust)
     yield provider
     await provider.close()
+
+
+def again(code: str, seconds: float | None = None) -> Outcome:
+    """To be tried again; it says nothing about the other services."""
+    return Outcome(Verdict.RETRY, code, seconds, is_about_target=True)
 
 
 def push_to(browser: Browser, **changes: Any) -> Push:
@@ -167,11 +175,11 @@ async def test_each_service_is_told_its_own_audience(
         (410, Outcome(Verdict.TARGET_GONE, "http_410")),
         (400, Outcome(Verdict.REJECTED, "http_400")),
         (413, Outcome(Verdict.TOO_BIG, "http_413")),
-        (401, Outcome(Verdict.RETRY, "http_401")),
-        (403, Outcome(Verdict.RETRY, "http_403")),
-        (429, Outcome(Verdict.RETRY, "http_429", webpush.QUOTA_SECONDS)),
-        (500, Outcome(Verdict.RETRY, "http_500")),
-        (503, Outcome(Verdict.RETRY, "http_503")),
+        (401, again("http_401")),
+        (403, again("http_403")),
+        (429, again("http_429", webpush.QUOTA_SECONDS)),
+        (500, again("http_500")),
+        (503, again("http_503")),
     ],
 )
 async def test_what_a_status_leads_to(
@@ -208,14 +216,57 @@ async def test_what_does_not_answer_is_tried_again(
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         browser = Browser(f"https://127.0.0.1:{nobody.getsockname()[1]}/push/a")
-        assert await provider.deliver(push_to(browser)) == Outcome(Verdict.RETRY, "connection_failed")
+        assert await provider.deliver(push_to(browser)) == again("connection_failed")
 
     monkeypatch.setattr(webpush, "ANSWER_SECONDS", 0.2)
     patient = WebPushProvider(KEY, SUBJECT, allows=lambda address: True, tls=service.trust)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         browser = Browser(f"https://127.0.0.1:{silent.getsockname()[1]}/push/a")
-        assert await patient.deliver(push_to(browser)) == Outcome(Verdict.RETRY, "timeout")
+        assert await patient.deliver(push_to(browser)) == again("timeout")
     await patient.close()
+
+
+async def test_a_service_that_is_away_is_left_alone_and_the_others_are_not(
+    service: PushService, provider: WebPushProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(webpush, "Breaker", lambda concurrency: Breaker(concurrency, lambda: clock[0]))
+    here, there = service.subscribe(), service.subscribe()
+    there.endpoint = there.endpoint.replace(service.origin, service.address)
+    service.answers.extend([(503, {})] * FAILURES_TO_OPEN)
+
+    outcomes = [await provider.deliver(push_to(here)) for _ in range(FAILURES_TO_OPEN + 3)]
+
+    assert outcomes == [again("http_503")] * FAILURES_TO_OPEN + [again("service_paused")] * 3
+    assert await provider.deliver(push_to(there)) == Outcome(Verdict.SENT)
+
+    clock[0] = backoff.LAST_PAUSE_SECONDS
+    assert await provider.deliver(push_to(here)) == Outcome(Verdict.SENT)
+
+
+async def test_a_subscription_that_is_sent_too_much_pauses_no_service(
+    service: PushService, provider: WebPushProvider
+) -> None:
+    service.answers.extend([(429, {})] * (FAILURES_TO_OPEN + 1))
+
+    outcomes = {(await provider.deliver(push_to(service.subscribe()))).code for _ in range(FAILURES_TO_OPEN + 1)}
+
+    assert outcomes == {"http_429"}
+    assert await provider.deliver(push_to(service.subscribe())) == Outcome(Verdict.SENT)
+
+
+async def test_a_service_that_stalls_takes_no_slot_once_that_is_known(
+    service: PushService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webpush, "ANSWER_SECONDS", 0.2)
+    provider = WebPushProvider(KEY, SUBJECT, allows=lambda address: True, tls=service.trust)
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as silent:
+        browser = Browser(f"https://127.0.0.1:{silent.getsockname()[1]}/push/a")
+        await asyncio.gather(*(provider.deliver(push_to(browser)) for _ in range(FAILURES_TO_OPEN)))
+
+        assert await provider.deliver(push_to(browser)) == again("service_paused")
+
+    await provider.close()
 
 
 # --- where it never goes
