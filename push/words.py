@@ -189,9 +189,10 @@ def _leave_out_untranslated_plurals(catalog: Catalog) -> str | None:
     The compiler would fill the gaps with English.
     """
     for message in [message for message in catalog if message.id and message.pluralizable]:
-        if not any(message.string):
+        forms = list(message.string or ())
+        if not any(forms):
             catalog.delete(message.id, message.context)
-        elif not all(message.string):
+        elif not all(forms):
             return str(message.id[0])
     return None
 
