@@ -23,6 +23,7 @@ SECRET_CHARACTERS = 50
 SECRET_BYTES = 32
 # As Django's own check has it: fewer different characters are no random text.
 SECRET_DISTINCT = 5
+BUILT_IN_PROVIDERS = frozenset({"console", "fcm", "apns", "webpush", "memory"})
 ROOT = Path(__file__).resolve().parent.parent
 # `make run` leaves the addresses of the servers it started in the first one, for commands beside it; the second wins.
 # Tests read neither (`ROOST_WITHOUT_FILES`): what a developer keeps there must not reach them.
@@ -147,8 +148,9 @@ class Env(BaseSettings):
     email_from: str = Field("Roost <roost@localhost>", description="Sender of mails.")
 
     # --- push
-    push_provider: Literal["console", "fcm", "apns", "webpush", "memory"] = Field(
-        "console", description="What carries pushes by default."
+    push_provider: str = Field("console", description="What carries pushes by default.")
+    push_providers: str = Field(
+        "", description="Comma-separated providers of the deployment's own, each as `package.module:factory`."
     )
     fcm_credentials: str = Field("", description="Path of a service account's JSON file, or the JSON itself.")
     fcm_base_url: str = Field("https://fcm.googleapis.com", description="Address of FCM's HTTP v1 API.")
@@ -201,6 +203,13 @@ class Env(BaseSettings):
             Namespaces.parse(self.namespaces)
         except BadNamespaces as error:
             raise ValueError(f"ROOST_NAMESPACES: {error}") from None
+        return self
+
+    @model_validator(mode="after")
+    def _has_a_provider(self) -> Self:
+        # The names of the deployment's own are known to the worker only, which makes them.
+        if self.push_provider not in BUILT_IN_PROVIDERS and not self.push_providers:
+            raise ValueError(f"ROOST_PUSH_PROVIDER: one of {', '.join(sorted(BUILT_IN_PROVIDERS))} is expected")
         return self
 
     @model_validator(mode="after")

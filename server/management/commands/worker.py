@@ -36,10 +36,11 @@ from push.providers.console import ConsoleProvider
 from push.providers.memory import MemoryProvider
 from push.words import BadWords, Dictionary
 from push.worker import Worker
-from server import logs
+from server import logs, push_providers
 from server.doorbell import Doorbell
-from server.env import Env
+from server.env import BUILT_IN_PROVIDERS, Env
 from server.live_devices import LiveDevices
+from server.push_providers import BadProvider
 from server.worker_metrics import MetricsServer
 
 log = structlog.get_logger("worker")
@@ -64,7 +65,7 @@ class Command(BaseCommand):
         env: Env = settings.ROOST
         logs.configure(level=env.log_level, as_json=env.is_production)
         try:
-            providers = list(_providers(env))
+            providers = _providers(env)
             dictionary = Dictionary(Path(env.push_locales) if env.push_locales else None)
         except BadProvider as error:
             raise CommandError(str(error)) from None
@@ -127,17 +128,22 @@ def _link(env: Env) -> str:
     return env.push_link or page
 
 
-class BadProvider(Exception):
-    """A provider is configured, and cannot be made; the text says why."""
-
-
-def _providers(env: Env) -> Iterator[Provider]:
+def _providers(env: Env) -> list[Provider]:
     """
     Every provider that is configured; a device may name another than the default.
 
     Raises:
         BadProvider
     """
+    ours = list(_our_providers(env))
+    theirs = list(push_providers.load(env.words(env.push_providers), taken=BUILT_IN_PROVIDERS))
+    names = [provider.name for provider in (*ours, *theirs)]
+    if env.push_provider not in names:
+        raise BadProvider(f"ROOST_PUSH_PROVIDER is {env.push_provider}, and there are {', '.join(names)}")
+    return [*ours, *theirs]
+
+
+def _our_providers(env: Env) -> Iterator[Provider]:
     yield ConsoleProvider()
     if env.push_provider == "memory":
         yield MemoryProvider()
