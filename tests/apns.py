@@ -12,9 +12,11 @@ import asyncio
 import json
 import re
 import ssl
+import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -71,6 +73,7 @@ class Apns:
         self.clock = Clock()
         self.phones: defaultdict[str, Phone] = defaultdict(lambda: Phone(self.clock))
         self.connections = 0
+        self._serving: set[asyncio.Task[None]] = set()
         self.most_at_once = 0
         self.delay_seconds = 0.0
         self.clock_ahead_seconds = 0.0
@@ -96,8 +99,19 @@ class Apns:
     ) -> None:
         self._server.close()
 
+    async def stop(self) -> None:
+        """Close, and let go of the connections that are still open."""
+        self._server.close()
+        for serving in self._serving:
+            serving.cancel()
+        await asyncio.gather(*self._serving, return_exceptions=True)
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        serving = asyncio.current_task()
+        assert serving
+        self._serving.add(serving)
+        serving.add_done_callback(self._serving.discard)
         await _Connection(self, self.connections, reader, writer).run()
 
     def judge(self, request: Request | None, headers: Mapping[str, str], path: str, body: bytes) -> Answer:
@@ -142,6 +156,22 @@ class Apns:
 
     def _now(self) -> float:
         return time.time() + self.clock_ahead_seconds
+
+
+@contextmanager
+def in_thread(service: Apns) -> Iterator[Apns]:
+    """Run the service beside a test that is not asynchronous itself."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        asyncio.run_coroutine_threadsafe(service.__aenter__(), loop).result()
+        yield service
+    finally:
+        asyncio.run_coroutine_threadsafe(service.stop(), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
 
 
 class _Connection:

@@ -174,6 +174,8 @@ class Post:
     message: Mapping[str, Any]
     status: int
     is_probe: bool = False
+    # How many requests were being answered then, this one included.
+    in_flight: int = 0
 
 
 class OAuth:
@@ -257,7 +259,7 @@ class Fcm:
             answer = script.popleft() if script else self.always or Answer()
             if answer.reaches_the_device and not is_probe:
                 self.phones[target].take(from_fcm(message, self.clock()))
-            self.posts.append(Post(time.monotonic(), target, message, answer.status, is_probe))
+            self.posts.append(Post(time.monotonic(), target, message, answer.status, is_probe, self.in_flight))
             self._changed.notify_all()
         return answer
 
