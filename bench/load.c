@@ -177,6 +177,8 @@ static void wait_for_frame(Connection *c, int index) {
     if (fill(c) <= 0) { fprintf(stderr, "connection %d closed while it was set up\n", index); exit(1); }
   if (getenv("VERBOSE")) fprintf(stderr, "%.*s\n", (int)length, c->buffer + head);
   if ((c->buffer[0] & 15) == 8) { fprintf(stderr, "connection %d refused: %.*s\n", index, (int)length - 2, c->buffer + head + 2); exit(1); }
+  // An error ends it here, where it is said, and not by what the server says to the next command.
+  if (memmem(c->buffer + head, length, "\"error\":", 8)) { fprintf(stderr, "connection %d was answered: %.*s\n", index, (int)length, c->buffer + head); exit(1); }
   drop(c, head + length);
 }
 

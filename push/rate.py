@@ -1,9 +1,13 @@
-"""A provider's quota: so many pushes a minute, refilled steadily. Pure but for the clock."""
+"""How many pushes there may be: of a provider, and to a device. Pure but for the clock."""
 
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
+from uuid import UUID
+
+MINUTE = 60.0
 
 
 class Quota:
@@ -30,3 +34,30 @@ class Quota:
         """What was taken, and was not needed."""
         if self._per_minute is not None:
             self._left = min(self._per_minute, self._left + count)
+
+
+class LastMinute:
+    """How many pushes this process has begun to send to each device within the last minute."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._begun: deque[tuple[float, UUID]] = deque()
+        self._counts: dict[UUID, int] = {}
+
+    def note(self, device: UUID) -> None:
+        """One more."""
+        self._begun.append((self._clock(), device))
+        self._counts[device] = self._counts.get(device, 0) + 1
+
+    def count(self, device: UUID) -> int:
+        """How many there were."""
+        self._forget()
+        return self._counts.get(device, 0)
+
+    def _forget(self) -> None:
+        oldest = self._clock() - MINUTE
+        while self._begun and self._begun[0][0] <= oldest:
+            _, device = self._begun.popleft()
+            self._counts[device] -= 1
+            if not self._counts[device]:
+                del self._counts[device]

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter, defaultdict
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
@@ -28,7 +28,7 @@ from .decision import Drop, Send, Wait, decide, kind_of, reason_to_drop_clear
 from .metrics import Metrics
 from .payload import Look, Push, ids_only, render, render_clear, render_summary
 from .providers.base import Outcome, Provider, Verdict, fingerprint
-from .rate import Quota
+from .rate import LastMinute, Quota
 from .recorder import Recorder
 
 log = structlog.get_logger("push")
@@ -88,8 +88,7 @@ class Sender:
         self._metrics = metrics
         self._quota = Quota(getattr(provider, "per_minute", None))
         self._in_flight: set[asyncio.Task[None]] = set()
-        # How many pushes are under way to each device.
-        self._devices: Counter[UUID] = Counter()
+        self._last_minute = LastMinute()
         metrics.watch(provider.name, self.breaker, self._in_flight.__len__)
         self._on_free: Callable[[], None] = lambda: None
         # Whether the last claim was full, so that more may be waiting for a slot.
@@ -106,12 +105,11 @@ class Sender:
         free = self._quota.take(self._free_slots())
         if not free:
             return False
-        under_way = dict(self._devices)
         due = await threads.run(
             operations.claim_pushes, provider=self.provider.name, limit=free, lease_seconds=LEASE_SECONDS
         )
         self._metrics.claimed(self.provider.name, due)
-        ready = await self._prepare(due, under_way)
+        ready = await self._prepare(due)
         for one in ready:
             self._start(self._deliver(one))
         left = free - len(ready)
@@ -132,21 +130,20 @@ class Sender:
 
     # --- before it is sent
 
-    async def _prepare(self, due: Sequence[DuePush], under_way: Mapping[UUID, int]) -> list[Ready]:
+    async def _prepare(self, due: Sequence[DuePush]) -> list[Ready]:
         """Record what needs no provider, and make the pushes of the rest."""
         claimed_at = time.monotonic()
         results: list[Result] = []
         wanted: list[tuple[DuePush, Kind]] = []
-        started = Counter(under_way)
         for one in due:
-            # The query has counted what was sent before, and not what was under way then, or is sent with it.
-            before = one.pushes_in_last_minute + started[one.device_id]
+            # The query has counted what every worker has sent, but not what is still under way here.
+            before = max(one.pushes_in_last_minute, self._last_minute.count(one.device_id))
             settled = self._settled(replace(one, pushes_in_last_minute=before))
             if isinstance(settled, Result):
                 results.append(settled)
             else:
                 wanted.append((one, settled))
-                started[one.device_id] += 1
+                self._last_minute.note(one.device_id)
         badges = await self._badges({one.user_id for one, _ in wanted})
         ready = []
         for kind, group in _summarised(wanted):
@@ -222,17 +219,6 @@ class Sender:
             self._on_free()
 
     async def _deliver(self, ready: Ready) -> None:
-        device = ready.dues[0].device_id
-        self._devices[device] += 1
-        try:
-            await self._deliver_and_record(ready)
-        finally:
-            self._devices[device] -= 1
-            # Those at zero would stay for ever.
-            if not self._devices[device]:
-                del self._devices[device]
-
-    async def _deliver_and_record(self, ready: Ready) -> None:
         began = time.monotonic()
         outcome = await self._try(ready)
         self._metrics.answered_first(self.provider.name, ready.dues[0], time.monotonic() - ready.claimed_at)

@@ -2,7 +2,8 @@
 
 import pytest
 
-from push.rate import Quota
+from models.ids import new_id
+from push.rate import LastMinute, Quota
 
 
 class Clock:
@@ -67,3 +68,18 @@ def test_in_any_minute_no_more_than_twice_the_quota_s_pushes(clock: Clock) -> No
 
     # What it held, and what came in.
     assert taken <= 1_200
+
+
+def test_a_device_is_counted_for_a_minute() -> None:
+    now = [100.0]
+    recent, phone, other = LastMinute(lambda: now[0]), new_id(), new_id()
+    recent.note(phone)
+    now[0] += 30
+    recent.note(phone)
+    recent.note(other)
+
+    assert (recent.count(phone), recent.count(other), recent.count(new_id())) == (2, 1, 0)
+    now[0] += 30
+    assert recent.count(phone) == 1
+    now[0] += 30
+    assert (recent.count(phone), recent.count(other)) == (0, 0)
