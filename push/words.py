@@ -189,7 +189,7 @@ def _leave_out_untranslated_plurals(catalog: Catalog) -> str | None:
     The compiler would fill the gaps with English.
     """
     for message in [message for message in catalog if message.id and message.pluralizable]:
-        forms = list(message.string or ())
+        forms = message.string or ()
         if not any(forms):
             catalog.delete(message.id, message.context)
         elif not all(forms):
