@@ -412,6 +412,7 @@ class UpdateMe(msgspec.Struct):
     name: str | UnsetType = UNSET
     data: Any = UNSET
     quiet_hours: payloads.QuietHours | UnsetType | None = UNSET
+    wants_summaries: bool | UnsetType = UNSET
 
 
 class Search(msgspec.Struct):
@@ -426,7 +427,11 @@ def _me(caller: Caller, arguments: Nothing) -> Any:
 @_method("user.update", UpdateMe)
 def _update_me(caller: Caller, arguments: UpdateMe) -> Any:
     return users.update_me(
-        actor=caller.user, name=arguments.name, data=arguments.data, quiet_hours=arguments.quiet_hours
+        actor=caller.user,
+        name=arguments.name,
+        data=arguments.data,
+        quiet_hours=arguments.quiet_hours,
+        wants_summaries=arguments.wants_summaries,
     )
 
 

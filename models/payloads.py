@@ -101,6 +101,7 @@ class MePayload(msgspec.Struct, kw_only=True):
     data: Any
     created_at: datetime
     quiet_hours: QuietHours | None = None
+    wants_summaries: bool = True
 
 
 class UserPage(msgspec.Struct, kw_only=True):
@@ -268,6 +269,7 @@ def me(row: User) -> MePayload:
         data=row.data,
         created_at=row.created_at,
         quiet_hours=_quiet_hours(row),
+        wants_summaries=row.wants_summaries,
     )
 
 

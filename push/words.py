@@ -1,5 +1,5 @@
 """
-The words of notifications in the languages of their readers.
+The words of notifications, and of mails about unread messages, in the languages of their readers.
 
 English stands here; the other languages in ``locale/``, one gettext catalog each. A deployment may change them, and add
 some. All is read when the worker starts; from then on it is pure.
@@ -45,9 +45,11 @@ class BadWords(Exception):
 class Words:
     """One language's words. Without a catalog: English."""
 
-    def __init__(self, catalog: NullTranslations | None = None) -> None:
+    def __init__(self, catalog: NullTranslations | None = None, language: str = SOURCE) -> None:
         catalog = catalog or NullTranslations()
         self._catalog = catalog
+        # As HTML names it.
+        self.language = language.replace("_", "-")
         self.new_message = catalog.gettext("New message")
         # The sender's name, when there is none.
         self.someone = catalog.gettext("Someone")
@@ -57,6 +59,10 @@ class Words:
         # Title and text of the push that somebody asked for, to see whether pushes arrive.
         self.test_title = catalog.gettext("Test")
         self.test_body = catalog.gettext("Notifications reach this device.")
+        # A link in a mail and the page that it leads to, the button there, and what follows it.
+        self.no_more_mails = catalog.gettext("No more e-mails about unread messages")
+        self.unsubscribe = catalog.gettext("Unsubscribe")
+        self.unsubscribed = catalog.gettext("You will get no more e-mails about unread messages.")
         self._says = catalog.gettext("{sender}: {text}")
         # "3 new messages" and "in 2 conversations", in the order of the language.
         self._messages_where = catalog.gettext("{messages} {conversations}")
@@ -107,8 +113,18 @@ class Dictionary:
             # The most special first: what the words of `de_AT` lack, those of `de` have.
             sources = [catalogs[wider] for wider in _wider(name) for catalogs in (theirs, ours) if wider in catalogs]
             folder_of_it = folder if folder and name in theirs else OURS
-            self._words[name] = _tried(_chain(sources), folder_of_it / f"{name}.po")
+            self._words[name] = _tried(_chain(sources), name, folder_of_it)
         self._find_known = lru_cache(_KNOWN_LOCALES)(self._find)
+
+    @classmethod
+    def of(cls, folder: str) -> Dictionary:
+        """
+        The words with those of a folder; without one, if its name is empty.
+
+        Raises:
+            BadWords
+        """
+        return cls(Path(folder) if folder else None)
 
     @property
     def locales(self) -> list[str]:
@@ -205,16 +221,16 @@ def _chain(compiled: list[bytes]) -> GNUTranslations:
     return first
 
 
-def _tried(catalog: NullTranslations, path: Path) -> Words:
+def _tried(catalog: NullTranslations, name: str, folder: Path) -> Words:
     """The words of a catalog, each of them tried once, so that no push fails over one."""
     try:
-        words = Words(catalog)
+        words = Words(catalog, name)
         problem = next(_problems(words), None)
     # A name that we do not fill in, a brace that is not closed, a plural that divides by zero.
     except Exception as error:
         problem = f"{type(error).__name__}: {error}"
     if problem:
-        raise BadWords(f"{path}: {problem}")
+        raise BadWords(f"{folder / name}.po: {problem}")
     return words
 
 

@@ -146,6 +146,11 @@ class Env(BaseSettings):
         description="`smtp://user:password@host:port` (`smtps://` for TLS). Empty: printed.",
     )
     email_from: str = Field("Roost <roost@localhost>", description="Sender of mails.")
+    summary_hours: float = Field(
+        0,
+        ge=0,
+        description="Hours without push or connection after which a mail tells of unread messages. 0: never.",
+    )
 
     # --- push
     push_provider: str = Field("console", description="What carries pushes by default.")
@@ -203,6 +208,8 @@ class Env(BaseSettings):
             Namespaces.parse(self.namespaces)
         except BadNamespaces as error:
             raise ValueError(f"ROOST_NAMESPACES: {error}") from None
+        if self.summary_hours and not self.public_url:
+            raise ValueError("ROOST_SUMMARY_HOURS needs ROOST_PUBLIC_URL: its mails link to it")
         return self
 
     @model_validator(mode="after")

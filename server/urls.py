@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.contrib import admin
 from django.urls import URLPattern, URLResolver, include, path
 
-from . import health, pages
+from . import health, pages, summaries
 from .api.api import api
 
 urlpatterns: list[URLPattern | URLResolver] = [
@@ -13,6 +13,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("chat/<path:name>", pages.file),
     path("favicon.ico", pages.icon),
     path("static/<path:name>", pages.admin_file),
+    path("unsubscribe/<str:signed>", summaries.unsubscribe),
     path("health/live", health.live),
     path("health/ready", health.ready),
     path("v1/", api.urls),

@@ -30,9 +30,11 @@ def update_me(
     name: str | UnsetType = UNSET,
     data: Any = UNSET,
     quiet_hours: payloads.QuietHours | UnsetType | None = UNSET,
+    wants_summaries: bool | UnsetType = UNSET,
 ) -> payloads.MePayload:
     """
-    Change one's name, the app's data about oneself or one's quiet hours (None removes them); what is not given stays.
+    Change one's name, the app's data about oneself, one's quiet hours (None removes them), or whether one wants mails
+    about unread messages; what is not given stays.
 
     Raises:
         InvalidInput: the name is empty, too long, or cannot be stored; the hours are none, or their zone is unknown.
@@ -50,7 +52,9 @@ def update_me(
         user.data = {} if data is None else data
     if quiet_hours is not UNSET:
         _set_quiet_hours(user, quiet_hours)
-    user.save(update_fields=["name", "data", "time_zone", "quiet_from", "quiet_until"])
+    if wants_summaries is not UNSET:
+        user.wants_summaries = wants_summaries
+    user.save(update_fields=["name", "data", "time_zone", "quiet_from", "quiet_until", "wants_summaries"])
     streams.append(channels.personal(actor), UserChanged(user=actor))
     return payloads.me(user)
 

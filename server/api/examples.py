@@ -156,6 +156,7 @@ _FIELDS: dict[str, Any] = {
     "name": "Alice",
     "quiet_hours": {"from": "22:00", "until": "07:00", "time_zone": "Europe/Berlin"},
     "q": "bo",
+    "wants_summaries": True,
     "platform": "ios",
     "push_provider": "fcm",
     "target_kind": "token",

@@ -98,7 +98,7 @@ OPERATIONS: list[Operation] = [
     *_tagged(
         "People",
         ("GET", "/me", "user.me", "Show oneself", payloads.MePayload),
-        ("PATCH", "/me", "user.update", "Change one's name, data or quiet hours", payloads.MePayload),
+        ("PATCH", "/me", "user.update", "Change one's name, data or what one is told", payloads.MePayload),
         ("DELETE", "/me", "user.delete_account", "Delete one's account"),
         ("GET", "/users", "user.search", "Find people by name", payloads.UserPage),
         ("GET", "/users/{id}", "user.get", "Show a person", payloads.UserPayload),

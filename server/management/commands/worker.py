@@ -41,6 +41,7 @@ from server.doorbell import Doorbell
 from server.env import BUILT_IN_PROVIDERS, Env
 from server.live_devices import LiveDevices
 from server.push_providers import BadProvider
+from server.summaries import Summaries
 from server.worker_metrics import MetricsServer
 
 log = structlog.get_logger("worker")
@@ -66,7 +67,7 @@ class Command(BaseCommand):
         logs.configure(level=env.log_level, as_json=env.is_production)
         try:
             providers = _providers(env)
-            dictionary = Dictionary(Path(env.push_locales) if env.push_locales else None)
+            dictionary = Dictionary.of(env.push_locales)
         except BadProvider as error:
             raise CommandError(str(error)) from None
         except BadWords as error:
@@ -109,7 +110,7 @@ async def _work(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, worker.stop)
     log.info("worker.started", providers=[provider.name for provider in providers])
-    maintaining = asyncio.create_task(_maintain())
+    maintaining = asyncio.create_task(_maintain(Summaries(env, dictionary, live_devices.which)))
     try:
         await worker.run()
     finally:
@@ -184,7 +185,7 @@ def _webpush(env: Env) -> Provider:
         raise BadProvider(f"ROOST_VAPID_PRIVATE_KEY or ROOST_VAPID_SUBJECT does not fit: {error}") from None
 
 
-async def _maintain() -> None:
+async def _maintain(summaries: Summaries) -> None:
     while True:
         for name, job in (maintenance.jobs() | _trimming()).items():
             try:
@@ -194,8 +195,19 @@ async def _maintain() -> None:
                 continue
             if count:
                 log.info("maintenance.done", job=name, rows=count)
+        await _mail(summaries)
         # Spread, so that several workers do not do it at the same moment.
         await asyncio.sleep(MAINTENANCE_SECONDS * random.uniform(0.8, 1.2))  # noqa: S311 - no secret
+
+
+async def _mail(summaries: Summaries) -> None:
+    try:
+        count = await summaries.run()
+    except (Error, Unavailable) as error:
+        log.warning("summaries.failed", error=type(error).__name__)
+        return
+    if count:
+        log.info("summaries.sent", mails=count)
 
 
 def _trimming() -> dict[str, Callable[[], int]]:
