@@ -19,7 +19,7 @@ from typing import Any
 
 from tests.servers import session
 
-from . import many, servers, soak
+from . import many, push, servers, soak
 from .goals import judge
 from .http_load import post
 from .report import Report
@@ -196,6 +196,7 @@ def main() -> None:
                         Measuring(client, peer, report).all()
             if not options.only:
                 many.measure(client, programs.peer_go, report)
+                push.measure(report)
                 if options.soak:
                     soak.measure(client, report, options.soak * 60)
     finally:

@@ -11,6 +11,9 @@ ROOST, GO, FLOOR, TUTORIAL, PROTOBUF = "Roost", "Go peer", "C floor", "Channels 
 PAIRS = "1,000 people in 500 direct conversations, all send"
 BACK = "2,000 come back at once, 20 positions each"
 IDLE = "10,000 idle connections with one subscription"
+RATE = "4,000 pushes, the provider answers after 100 ms"
+GROUP = "a message to 5,000 phones of one group"
+LATENCY = "50 messages a second, from commit to the provider"
 # What is compared between the encodings: CPU for each delivery, answer or connection.
 ENCODED = (
     "fan-out to 500, one at a time",
@@ -126,6 +129,10 @@ def _goals(figures: Figures) -> Iterator[tuple[str, Look]]:
         most(lambda: figures.of("each further subscription of 10,000"), 200, " bytes"),
     )
     yield "their pings: ≤ 3 % of a core", most(lambda: 100 * figures.of(IDLE, name="core"), 3, " %")
+    yield "pushes at 100 ms of provider latency: ≥ 200/s", least(lambda: figures.of(RATE), 200, "/s")
+    yield "5,000 phones of one group: ≤ 30 s", most(lambda: figures.of(GROUP), 30, " s")
+    yield "the same: the worker grows by ≤ 64 MB", most(lambda: figures.of(GROUP, name="grown_mb"), 64, " MB")
+    yield "from commit to the provider at 50 messages/s: p95 ≤ 1 s", most(lambda: figures.of(LATENCY), 1000, " ms")
     for work in ENCODED:
         yield (
             f"Protobuf: ≤ 1.3 × JSON ({work})",

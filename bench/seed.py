@@ -11,13 +11,18 @@ from collections.abc import Sequence
 from datetime import timedelta
 from uuid import UUID
 
+from django.db import transaction
+from django.db.models import F
 from django.utils import timezone
 
 from models import channels, streams
 from models.conversation import Conversation, Member
 from models.device import Device, Session
 from models.ids import new_id
+from models.message import Message
+from models.notification import Notification
 from models.queries.streams import read_positions
+from models.stream import Stream
 from models.user import User
 from server import wiring
 
@@ -60,6 +65,34 @@ def make_returning(people: int) -> str:
         sends += [str(group.id) for group in groups]
     writers = [n for number in range(0, people, NEIGHBOURS) for n in range(number, number + CONVERSATIONS)]
     return json.dumps({"connects": connects, "writers": writers, "conversations": sends})
+
+
+def make_pushed(conversations: int, devices: int) -> str:
+    """Make one person with direct conversations and a group; all others have a phone that pushes go to."""
+    [sender], [token] = _people(1)
+    others = _people(max(conversations, devices))[0]
+    for device in (phones := list(Device.objects.filter(user__in=others))):
+        device.platform, device.target = "android", f"bench-{device.id}"
+    Device.objects.bulk_update(phones, ["platform", "target"], batch_size=1_000)
+    directs = [str(_pair(sender, other)) for other in others[:conversations]]
+    group = _group([sender, *others[:devices]])
+    return json.dumps({"sender": str(sender.id), "token": token, "directs": directs, "group": str(group.id)})
+
+
+def write_in_directs(sender: str) -> str:
+    """Write a message of theirs in each direct conversation, in one transaction, as the writer leaves them."""
+    directs = Stream.objects.filter(id__in=Conversation.objects.filter(kind="direct").values("id"))
+    with transaction.atomic():
+        messages = Message.objects.bulk_create(
+            Message(conversation_id=id, seq=top + 1, sender_id=sender, client_id=str(new_id()), text="x" * 200)
+            for id, top in directs.values_list("id", "top")
+        )
+        Notification.objects.bulk_create(
+            Notification(conversation_id=m.conversation_id, message_id=m.id, seq=m.seq, sender_id=m.sender_id)
+            for m in messages
+        )
+        directs.update(top=F("top") + 1)
+    return json.dumps({"written": len(messages)})
 
 
 def make_tokens(people: int) -> str:

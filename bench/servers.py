@@ -71,9 +71,9 @@ class Peer:
 
 
 class Roost:
-    """Our own web processes, with a PostgreSQL and a Valkey of their own."""
+    """Our own web processes, and workers where they are measured, with a PostgreSQL and a Valkey of their own."""
 
-    def __init__(self, lane: str = "picows", webs: int = 1, **settings: str) -> None:
+    def __init__(self, lane: str = "picows", webs: int = 1, workers: int = 0, **settings: str) -> None:
         # The limits are for people; a load client is a thousand of them on one connection.
         namespaces = {"live": {"allow_subscribe_for_client": True, "allow_publish_for_client": True}}
         environment = {
@@ -83,7 +83,7 @@ class Roost:
             "ROOST_API_KEY": API_KEY,
             **settings,
         }
-        self.deployment = Deployment(webs=webs, own_postgres=True, environment=environment)
+        self.deployment = Deployment(webs=webs, workers=workers, own_postgres=True, environment=environment)
 
     def __enter__(self) -> Roost:
         self.deployment.__enter__()
@@ -188,7 +188,7 @@ def peer_go(program: Path, people: int) -> Iterator[Peer]:
     joined = [f"{connect}\t{subscribe}"]
     publication = {"data": {"text": "x" * 200}}
     command = [str(program), "-port", "{port}", "-history"]
-    with _process("Go", [*command, "0"]) as (port, processes), _process("Go", [*command, "100"]) as (second, keeping):
+    with process("Go", [*command, "0"]) as (port, processes), process("Go", [*command, "100"]) as (second, keeping):
         yield Peer(
             name="Go peer",
             port=port,
@@ -228,7 +228,7 @@ def tutorial(redis_url: str, server: str) -> Iterator[Peer]:
                     "--ws-per-message-deflate", "false", "bench.tutorial:application"],
     }[server]  # fmt: skip
     command = [str(Path(sys.executable).with_name(words[0])), *words[1:]]
-    with _process(server, command, {"REDIS_URL": redis_url}) as (port, processes):
+    with process(server, command, {"REDIS_URL": redis_url}) as (port, processes):
         yield Peer(
             name=f"Channels on {server}",
             port=port,
@@ -243,7 +243,7 @@ def tutorial(redis_url: str, server: str) -> Iterator[Peer]:
 @contextmanager
 def node_ws() -> Iterator[Peer]:
     """A broadcast on ``ws``, the usual websocket library of Node."""
-    with _process("Node", ["node", str(PEER_NODE / "ws.js"), "{port}"]) as (port, processes):
+    with process("Node", ["node", str(PEER_NODE / "ws.js"), "{port}"]) as (port, processes):
         yield Peer(
             name="Node ws",
             port=port,
@@ -258,7 +258,7 @@ def node_ws() -> Iterator[Peer]:
 @contextmanager
 def socket_io() -> Iterator[Peer]:
     """A broadcast on Socket.IO, over websockets; packets as its protocol has them."""
-    with _process("Socket.IO", ["node", str(PEER_NODE / "socketio.js"), "{port}"]) as (port, processes):
+    with process("Socket.IO", ["node", str(PEER_NODE / "socketio.js"), "{port}"]) as (port, processes):
         # Its handshake's answer comes by itself, and then the answer to this.
         yield Peer(
             name="Socket.IO",
@@ -274,23 +274,29 @@ def socket_io() -> Iterator[Peer]:
 @contextmanager
 def floor(program: Path) -> Iterator[Peer]:
     """A C loop that does nothing but ``send()``."""
-    with _process("floor", [str(program), "{port}"]) as (port, processes):
+    with process("floor", [str(program), "{port}"]) as (port, processes):
         said = Said([], ['{"text":"%s"}'], '"text"')
         yield Peer(
             name="C floor", port=port, path="/", processes=processes, fan_out=said, rpc=said, connect=Said([], [], "")
         )
 
 
+def python(module: str, *words: str) -> list[str]:
+    """The command of a module of ours."""
+    return [sys.executable, "-m", module, *words]
+
+
 @contextmanager
-def _process(
+def process(
     name: str, command: Sequence[str], environment: dict[str, str] | None = None
 ) -> Iterator[tuple[int, Processes]]:
+    """A program that listens on a port, which ``{port}`` in its command stands for."""
     port = free_port()
     words = [word.format(port=port) for word in command]
-    with subprocess.Popen(words, cwd=ROOT, env={**os.environ, **(environment or {})}) as process:
+    with subprocess.Popen(words, cwd=ROOT, env={**os.environ, **(environment or {})}) as started:
         try:
             wait_until(lambda: accepts(port), name)
-            yield port, Processes([process.pid])
+            yield port, Processes([started.pid])
         finally:
-            process.terminate()
-            process.wait(10)
+            started.terminate()
+            started.wait(10)
