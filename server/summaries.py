@@ -40,6 +40,8 @@ log = structlog.get_logger("summaries")
 SALT = "roost.summaries.unsubscribe"
 # One run may take so long; it goes on where it stopped.
 RUN_SECONDS = 60.0
+# After everybody was looked at: who waits for hours does not mind, and the database has better things to do.
+REST_SECONDS = 900.0
 # A form that leads to ourselves, and nothing else.
 POLICY = "default-src 'none'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 
@@ -55,6 +57,7 @@ class Summaries:
         self._dictionary = dictionary
         self._live = live
         self._after = FIRST
+        self._rests_until = 0.0
 
     async def run(self) -> int:
         """
@@ -64,7 +67,7 @@ class Summaries:
             django.db.Error, models.errors.Unavailable
         """
         count, end = 0, monotonic() + RUN_SECONDS
-        while self._hours and monotonic() < end:
+        while self._hours and self._rests_until < monotonic() < end:
             claimed = await threads.run(summaries.claim, hours=self._hours, after=self._after)
             self._after = claimed.after or FIRST
             due = await self._without_the_connected(claimed.summaries)
@@ -72,8 +75,10 @@ class Summaries:
             unsent = await asyncio.to_thread(self._send, due, end) if due else []
             await self._release(unsent)
             count += len(due) - len(unsent)
-            if unsent or claimed.after is None:
+            if unsent:
                 break
+            if claimed.after is None:
+                self._rests_until = monotonic() + REST_SECONDS
         return count
 
     async def _without_the_connected(self, claimed: list[Summary]) -> list[Summary]:

@@ -6,6 +6,7 @@ import re
 import smtplib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import timedelta
+from time import monotonic
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -137,6 +138,20 @@ async def test_while_nobody_knows_who_is_connected_mails_wait(sender: Callable[.
 
     assert await sender(unknown).run() == 0
     assert await sender().run() == 1
+
+
+async def test_after_everybody_was_looked_at_there_is_a_rest(
+    sender: Callable[..., Summaries], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker, later = sender(), monotonic() + summaries.REST_SECONDS + 1
+    await worker.run()
+    await away("de")
+
+    soon = await worker.run()
+    monkeypatch.setattr(summaries, "monotonic", lambda: later)
+    after_it = await worker.run()
+
+    assert (soon, after_it) == (0, 1)
 
 
 # --- mail servers
