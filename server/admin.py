@@ -241,5 +241,5 @@ class DeliveryAdmin(WithReceipts, Shown):
 
     list_display = ("push_id", "kind", "user_id", "provider", "state", "reason", "attempts", "created_at")
     list_filter = ("state", "kind", "provider")
-    id_fields = ("push_id", "device_id", "user_id", "conversation_id")
+    id_fields = ("id", "push_id", "device_id", "user_id", "conversation_id")
     search_help_text = "The id of a push, of its device, user or conversation"
