@@ -12,6 +12,7 @@ import json
 import re
 import secrets
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -20,6 +21,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import parse_qs
@@ -204,7 +206,7 @@ class OAuth:
 class Fcm:
     """The endpoint; a context manager. ``url`` is the base address, ``credentials`` a service account's JSON."""
 
-    def __init__(self) -> None:
+    def __init__(self, certificate: tuple[Path, Path] | None = None) -> None:
         self.posts: list[Post] = []
         self.clock = Clock()
         self.phones: defaultdict[str, Phone] = defaultdict(lambda: Phone(self.clock))
@@ -222,6 +224,12 @@ class Fcm:
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
         self.port = self._server.server_address[1]
         self.url = f"http://127.0.0.1:{self.port}"
+        if certificate:
+            tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            tls.load_cert_chain(*certificate)
+            # Each connection shakes hands in its own thread, when it is first read from.
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
+            self.url = f"https://127.0.0.1:{self.port}"
 
     @property
     def credentials(self) -> str:

@@ -318,15 +318,17 @@ async def test_a_name_that_leads_to_this_machine_is_refused(service: PushService
 class Rebinding(AbstractResolver):
     """Leads into the public network at first, and then to this machine."""
 
+    answers = (["8.8.8.8"], ["127.0.0.1"], ["8.8.8.8", "127.0.0.1"])
+
     def __init__(self) -> None:
-        self.answers = [["8.8.8.8"], ["127.0.0.1"], ["8.8.8.8", "127.0.0.1"]]
+        self.left = list(self.answers)
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
         return [
             {"hostname": host, "host": address, "port": port, "family": family, "proto": 0, "flags": 0}
-            for address in self.answers.pop(0)
+            for address in self.left.pop(0)
         ]
 
     async def close(self) -> None: ...
@@ -340,6 +342,47 @@ async def test_a_name_is_judged_each_time_by_the_address_that_is_used(monkeypatc
     for _ in range(2):
         with pytest.raises(NotPublic):
             await resolver.resolve("push.example.com", 443)
+
+
+@pytest.mark.parametrize(
+    "addresses",
+    [[address] for address in NOT_PUBLIC] + [["8.8.8.8", "127.0.0.1"], ["2606:4700:4700::1111", "fe80::1"]],
+    ids=" and ".join,
+)
+async def test_a_name_is_refused_that_leads_anywhere_but_into_the_public_network(
+    addresses: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class LeadsThere(Rebinding):
+        answers = (addresses,)
+
+    monkeypatch.setattr(webpush, "ThreadedResolver", LeadsThere)
+    provider = WebPushProvider(KEY, SUBJECT)
+
+    outcome = await provider.deliver(push_to(Browser("https://push.example.com/a")))
+    await provider.close()
+
+    assert outcome == Outcome(Verdict.REJECTED, "address_not_public")
+
+
+async def test_a_name_that_leads_elsewhere_by_now_is_refused(
+    service: PushService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class LeadsElsewhere(Rebinding):
+        answers = (["127.0.0.1"], ["127.0.0.2"])
+
+    monkeypatch.setattr(webpush, "ThreadedResolver", LeadsElsewhere)
+    monkeypatch.setattr(webpush, "DNS_SECONDS", 0)
+    # As if this one address were public.
+    provider = WebPushProvider(KEY, SUBJECT, allows=lambda address: address == "127.0.0.1", tls=service.trust)
+    browser = service.subscribe()
+    # The connection to the checked address may be used for as long as it is open.
+    service.answers.append((201, {"Connection": "close"}))
+    assert await provider.deliver(push_to(browser)) == Outcome(Verdict.SENT)
+
+    assert await provider.deliver(push_to(browser)) == Outcome(Verdict.REJECTED, "address_not_public")
+
+    await provider.close()
+    assert len(service.received) == 1
 
 
 # --- what it does not take
