@@ -35,6 +35,8 @@ class Device(models.Model):
     push_provider = models.CharField(max_length=20, blank=True, help_text="Empty: the deployment's default.")
     target_kind = models.CharField(max_length=10, choices=TargetKind, default=TargetKind.TOKEN)
     target = models.TextField(blank=True)
+    # An iPhone's second token, for calls (PushKit); used by the provider `apns`, beside the first. A secret as well.
+    voip_target = models.TextField(blank=True)
     target_updated_at = models.DateTimeField(null=True, blank=True)
     # How much a push to this device may say; empty: as the deployment and the conversation have it.
     push_content = models.CharField(max_length=10, choices=CONTENTS, blank=True)

@@ -186,7 +186,7 @@ class DeviceAdmin(Shown):
     list_filter = ("platform", "push_provider")
     id_fields = ("id", "user")
     search_help_text = "The id of a device or of its user"
-    exclude = ("target", "push_key")
+    exclude = ("target", "voip_target", "push_key")
 
     @admin.display(boolean=True, description="push")
     def has_push_target(self, device: Device) -> bool:

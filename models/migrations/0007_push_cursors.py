@@ -50,6 +50,11 @@ class Migration(migrations.Migration):
             field=models.BinaryField(blank=True, max_length=32, null=True),
         ),
         migrations.AddField(
+            model_name="device",
+            name="voip_target",
+            field=models.TextField(blank=True),
+        ),
+        migrations.AddField(
             model_name="notification",
             name="occasion",
             field=models.CharField(db_default="message", default="message", max_length=10),
