@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
@@ -47,7 +48,7 @@ SELECT user_id FROM ({_MEMBERS.format(conversation="%(conversation)s")}) m OFFSE
 # Each column is named as the field of ``DuePush`` that it becomes. What has ended since the claim, because a worker
 # whose lease had run out recorded it, is due no more.
 _DUE = """
-SELECT c.id, c.push_id, c.subject, c.payload, c.attempts, c.leased_until, c.expires_at, c.provider, now() AS now,
+SELECT c.id, c.push_id, c.subject, c.payload::text, c.attempts, c.leased_until, c.expires_at, c.provider, now() AS now,
     c.first_seq, c.pending_seq, c.sent_seq, c.shown_seq, c.revised_at, c.is_deferred, c.not_before,
     (SELECT count(*) FROM messaging_delivery d
      WHERE d.device_id = c.device_id AND d.created_at > now() - interval '1 minute' AND d.state IN ('sent', 'pending')
@@ -180,7 +181,7 @@ def due_pushes(cursor_ids: Sequence[UUID]) -> list[DuePush]:
     clears = clears_of([row["device_id"] for row in rows])
     return [
         DuePush(
-            **row,
+            **{**row, "payload": json.loads(row["payload"] or "null")},
             previews=shown.get(row["id"], nothing).previews,
             unread=shown.get(row["id"], nothing).unread,
             clears=clears.get(row["device_id"], ()),
