@@ -481,6 +481,7 @@ class RegisterDevice(msgspec.Struct):
     name: str | None = None
     push_content: str | None = None
     push_key: str | None = None
+    voip_target: str | None = None
 
 
 class Sync(msgspec.Struct):

@@ -183,6 +183,8 @@ class DuePush:
     # Secrets: with the first one writes to that phone, with the second one reads what is written to it.
     target: str = field(repr=False)
     device_key: bytes | None = field(repr=False)
+    # Where calls go, on devices that have a target of their own for them.
+    voip_target: str = field(default="", repr=False)
     delivered_seq: int | None
 
     # Conversations whose notifications this device should take off its screen.

@@ -149,6 +149,7 @@ class DevicePayload(msgspec.Struct, kw_only=True):
     push_provider: str
     target_kind: str
     has_target: bool
+    has_voip_target: bool
     push_content: str
     has_push_key: bool
     locale: str
@@ -312,6 +313,7 @@ def device(row: Device) -> DevicePayload:
         push_provider=row.push_provider,
         target_kind=row.target_kind,
         has_target=bool(row.target),
+        has_voip_target=bool(row.voip_target),
         push_content=row.push_content,
         has_push_key=bool(row.push_key),
         locale=row.locale,

@@ -33,6 +33,8 @@ MAX_CLEARS_BESIDE = 10
 # What is on the screen under these names is replaced by what comes next under the same one.
 SUMMARY_COLLAPSE = "summary"
 CLEAR_COLLAPSE = "clear"
+# The kind of target that rings like a telephone.
+VOIP = "voip"
 
 _ELLIPSIS = "…"
 # What a person takes for one character: a letter with its marks, an emoji family (UAX 29).
@@ -204,12 +206,14 @@ _ID_FIELDS = (
 def _push(due: DuePush, kind: Kind, *, title: str, body: str, badge: int, data: dict[str, str], look: Look) -> Push:
     conversation = str(due.conversation_id)
     is_alone = kind in (Kind.CALL, Kind.TEST)
+    # Only Apple's own service takes them; everywhere else a call is an alert.
+    rings = kind is Kind.CALL and due.provider == "apns" and bool(due.voip_target)
     return Push(
         push_id=due.push_id,
         kind=kind,
         platform=due.device_platform,
-        target_kind=due.target_kind,
-        target=due.target,
+        target_kind=VOIP if rings else due.target_kind,
+        target=due.voip_target if rings else due.target,
         title=title,
         body=body,
         thread="" if kind is Kind.TEST else conversation,

@@ -265,7 +265,7 @@ class Sender:
             counts=outcome.verdict is not Verdict.PAUSE,
             milliseconds=milliseconds,
             answer=outcome.answer,
-            gone_target=due.target if outcome.verdict is Verdict.TARGET_GONE else None,
+            gone_target=push.target if outcome.verdict is Verdict.TARGET_GONE else None,
             gone_at=outcome.gone_at,
         )
 

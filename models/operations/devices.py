@@ -37,6 +37,7 @@ def register(
     name: str | None = None,
     push_content: str | None = None,
     push_key: str | None = None,
+    voip_target: str | None = None,
 ) -> payloads.DevicePayload:
     """
     Say what the device one is logged in with is, and where its pushes go; what is not given stays.
@@ -45,7 +46,8 @@ def register(
     over.
 
     ``push_content`` says how much a push may tell, empty for what conversation and deployment say; ``push_key`` is
-    what pushes are encrypted with, 32 bytes in base64url, or empty for none any more.
+    what pushes are encrypted with, 32 bytes in base64url, or empty for none any more. ``voip_target`` is an iPhone's
+    PushKit token, where calls go if its provider is ``apns``.
 
     Raises:
         DeviceNotFound: it does not exist, or is somebody else's.
@@ -60,6 +62,7 @@ def register(
         "push_provider": _word(push_provider),
         "target_kind": _choice(target_kind, Device.TargetKind.values),
         "target": _word(target, MAX_TARGET_CHARACTERS),
+        "voip_target": _word(voip_target, MAX_TARGET_CHARACTERS),
         "locale": _word(locale, 35),
         "app_version": _word(app_version, 50),
         "name": _word(name),
@@ -76,11 +79,13 @@ def register(
     is_now = (device.push_provider, device.target_kind, device.target)
     if device.push_provider == WEBPUSH and device.target:
         _check_subscription(device.target)
-    if is_now != was or target:
+    if is_now != was or target or voip_target:
         # Also the same target again: the app says that it is in use.
         device.target_updated_at = Now()
     if is_now != was:
         _take_over(device)
+    if voip_target:
+        Device.objects.filter(voip_target=voip_target).exclude(id=device.id).update(voip_target="")
     device.last_seen_at = Now()
     device.save()
     device.refresh_from_db()
@@ -123,7 +128,7 @@ def _take_over(device: Device) -> None:
     if device.target:
         Device.objects.filter(
             push_provider=device.push_provider, target_kind=device.target_kind, target=device.target
-        ).exclude(id=device.id).update(target="", target_updated_at=Now())
+        ).exclude(id=device.id).update(target="", voip_target="", target_updated_at=Now())
 
 
 def _choice(value: str | None, choices: list[str]) -> str | None:

@@ -62,7 +62,7 @@ FROM expired e
 ON CONFLICT (push_id, conversation_id) DO UPDATE SET state = 'dropped', reason = 'expired', finished_at = now()
 """
 _FORGET_STALE_TARGETS = """
-UPDATE messaging_device SET target = '', target_updated_at = NULL
+UPDATE messaging_device SET target = '', voip_target = '', target_updated_at = NULL
 WHERE id IN (
     SELECT id FROM messaging_device WHERE target <> '' AND last_seen_at < %s LIMIT %s FOR UPDATE SKIP LOCKED
 )
@@ -70,7 +70,7 @@ WHERE id IN (
 
 # A phone whose log-in has expired is logged out: nothing may be written on its screen any more.
 _SILENCE_EXPIRED_SESSIONS = """
-UPDATE messaging_device SET target = '', target_updated_at = NULL
+UPDATE messaging_device SET target = '', voip_target = '', target_updated_at = NULL
 WHERE id IN (
     SELECT d.id FROM messaging_device d JOIN messaging_session s ON s.device_id = d.id
     WHERE d.target <> '' AND s.expires_at < now()

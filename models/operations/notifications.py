@@ -435,6 +435,9 @@ def _with_new_targets(results: Sequence[AnyResult]) -> list[AnyResult]:
 
 def _try_the_new_target(result: AnyResult) -> AnyResult:
     device = Device.objects.filter(id=result.due.device_id)
+    if device.filter(voip_target=result.gone_target).update(voip_target=""):
+        # The call is an alert now.
+        return replace(result, state=State.PENDING, delay_seconds=0.0, gone_target=None)
     sent_to = device.filter(target=result.gone_target)
     if result.gone_at and sent_to.filter(target_updated_at__gt=result.gone_at).exists():
         # The app has registered the same target again since: it is in use, whatever the provider knew before.

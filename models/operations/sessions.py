@@ -137,7 +137,7 @@ def _end(user_id: UUID, sessions: Iterable[Session]) -> None:
     for session in sessions:
         Session.objects.filter(id=session.id).update(revoked_at=Now())
         # A device that is logged out gets no push either.
-        Device.objects.filter(id=session.device_id).update(target="", target_updated_at=Now())
+        Device.objects.filter(id=session.device_id).update(target="", voip_target="", target_updated_at=Now())
         streams.append(channels.personal(user_id), SessionRevokedEvent(session=session.id))
 
 

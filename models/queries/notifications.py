@@ -70,7 +70,7 @@ SELECT c.id, c.push_id, c.subject, c.payload::text, c.attempts, c.leased_until, 
     coalesce(device.push_content, '') AS device_content, device.last_seen_at AS device_seen_at,
     session.revoked_at IS NOT NULL AS is_session_revoked,
     coalesce(device.target_kind, '') AS target_kind, coalesce(device.target, '') AS target,
-    device.push_key AS device_key, receipt.delivered_seq
+    coalesce(device.voip_target, '') AS voip_target, device.push_key AS device_key, receipt.delivered_seq
 FROM messaging_pushcursor c
 LEFT JOIN messaging_conversation conversation ON conversation.id = c.conversation_id
 LEFT JOIN messaging_message message

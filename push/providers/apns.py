@@ -108,7 +108,7 @@ class ApnsProvider:
         body = wire_json(push)
         if len(body) > MAX_PAYLOAD_BYTES:
             return Outcome(Verdict.TOO_BIG, "too_big")
-        headers = {"authorization": self._tokens.header(), **_headers(push), "apns-topic": self._topic}
+        headers = {"authorization": self._tokens.header(), **_headers(push, self._topic)}
         try:
             response = await self._client().post(
                 f"{self._base_url}/3/device/{push.target}", content=body, headers=headers
@@ -161,8 +161,8 @@ class Tokens:
 
 
 def wire_json(push: Push) -> bytes:
-    """The payload: an alert in Apple's words, and the data beside it; for a clear nothing but data."""
-    aps = _alert(push) if apple.is_alert(push) else {"content-available": 1}
+    """The payload: an alert in Apple's words, and the data beside it; without an alert nothing but data."""
+    aps = {"alert": _alert, "background": _background, "voip": _call}[apple.push_type(push)](push)
     return json.dumps({**apple.data_beside(push), "aps": aps}, ensure_ascii=False, separators=(",", ":")).encode()
 
 
@@ -202,17 +202,32 @@ def _alert(push: Push) -> dict[str, Any]:
     return {key: value for key, value in aps.items() if value is not None}
 
 
-def _headers(push: Push) -> dict[str, str]:
+def _background(push: Push) -> dict[str, Any]:
+    # With anything else in it, it would be no background push.
+    # https://developer.apple.com/documentation/usernotifications/pushing-background-updates-to-your-app
+    return {"content-available": 1}
+
+
+def _call(push: Push) -> dict[str, Any]:
+    # The app shows it, by CallKit.
+    # https://developer.apple.com/documentation/pushkit/responding-to-voip-notifications-from-pushkit
+    return {}
+
+
+def _headers(push: Push, topic: str) -> dict[str, str]:
+    push_type = apple.push_type(push)
     headers = {
         # The same on every try.
         "apns-id": str(push.push_id),
+        "apns-topic": f"{topic}.voip" if push_type == "voip" else topic,
+        "apns-push-type": push_type,
         "apns-priority": apple.priority(push),
         "apns-expiration": str(int(push.expires_at.timestamp())),
     }
-    if not apple.is_alert(push):
-        return headers | {"apns-push-type": "background"}
-    # For all pushes of a conversation: Apple shows one notification for it, and a repeated one once.
-    return headers | {"apns-push-type": "alert", "apns-collapse-id": push.collapse}
+    if push_type == "alert":
+        # For all pushes of a conversation: Apple shows one notification for it, and a repeated one once.
+        headers["apns-collapse-id"] = push.collapse
+    return headers
 
 
 def _moment(milliseconds: object) -> datetime | None:

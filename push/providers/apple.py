@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from models.deliveries import Kind
 
-from ..payload import Push
+from ..payload import VOIP, Push
 
 # They stand in the alert, and need not be told twice within 4,096 bytes.
 _WORDS_OF_THE_ALERT = ("title", "body", "badge")
 
 
-def is_alert(push: Push) -> bool:
-    """Whether the system shows it; a clear is for the app, in the background."""
-    return push.kind is not Kind.CLEAR
+def push_type(push: Push) -> str:
+    """Who acts on it: the system shows an alert, the app works in the background, or rings."""
+    if push.target_kind == VOIP:
+        return "voip"
+    return "background" if push.kind is Kind.CLEAR else "alert"
 
 
 def priority(push: Push) -> str:
@@ -31,5 +33,5 @@ def interruption_level(push: Push) -> str | None:
 
 def data_beside(push: Push) -> dict[str, str]:
     """The data without what the alert says."""
-    words = _WORDS_OF_THE_ALERT if is_alert(push) else ()
+    words = _WORDS_OF_THE_ALERT if push_type(push) == "alert" else ()
     return {key: value for key, value in push.data.items() if key not in words}

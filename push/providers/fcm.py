@@ -300,7 +300,7 @@ def _android(push: Push, ttl: int) -> messaging.AndroidConfig:
 
 def _apns(push: Push) -> messaging.APNSConfig:
     headers = {"apns-priority": apple.priority(push), "apns-expiration": str(int(push.expires_at.timestamp()))}
-    if apple.is_alert(push):
+    if apple.push_type(push) == "alert":
         # The same on every try, and for all pushes of a conversation: Apple shows one notification for it.
         headers |= {"apns-push-type": "alert", "apns-collapse-id": push.collapse}
         level = apple.interruption_level(push)

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from django.utils import timezone
 
+from models.conversation import Conversation
 from models.device import Device
-from models.notification import Delivery
+from models.notification import Delivery, Notification, PushCursor
 from push import sender, worker
 from push.providers.apns import ApnsKey, ApnsProvider
 from tests.apns import KEY_ID, TEAM_ID, TOPIC, Answer, Apns, in_thread
@@ -17,6 +18,7 @@ from tests.push.scene import make_conversation, make_person, make_phone, make_wo
 pytestmark = pytest.mark.django_db(transaction=True)
 
 TOKEN = "ab" * 32
+CALLS = "cd" * 32
 SEEN = [("Climbing", "Ann: hello")]
 
 
@@ -88,6 +90,45 @@ def test_is_shown_once_whatever_becomes_of_the_answer(apns: Apns, phone: Device,
     assert apns.phones[TOKEN].shown == SEEN
     assert [request.headers["apns-id"] for request in apns.requests] == [str(delivery.push_id)] * 3
     assert {request.headers["apns-collapse-id"] for request in apns.requests} == {str(delivery.conversation_id)}
+    assert states() == [("sent", "")]
+
+
+@pytest.fixture
+def calls(phone: Device) -> str:
+    """Ann calls Bea, whose iPhone has a target for calls; nothing else is due."""
+    PushCursor.objects.all().delete()
+    Notification.objects.all().delete()
+    Device.objects.update(voip_target=CALLS)
+    now = timezone.now()
+    PushCursor.objects.create(
+        device=phone,
+        conversation=Conversation.objects.get(),
+        user_id=phone.user_id,
+        provider="apns",
+        subject="call:1",
+        payload={"call": "1", "sender_name": "Ann"},
+        not_before=now,
+        expires_at=now + timedelta(seconds=30),
+    )
+    return CALLS
+
+
+def test_a_call_rings(apns: Apns, calls: str) -> None:
+    deliver(apns)
+
+    assert [ring["sender_name"] for ring in apns.phones[calls].calls] == ["Ann"]
+    assert apns.phones[TOKEN].received == []
+    assert states() == [("sent", "")]
+
+
+def test_a_call_is_an_alert_when_its_target_is_gone(apns: Apns, calls: str) -> None:
+    apns.answers.append(gone_since(minutes=1))
+
+    deliver(apns)
+
+    assert Device.objects.values_list("target", "voip_target").get() == (TOKEN, "")
+    assert apns.phones[TOKEN].shown == [("Ann", "Incoming call")]
+    assert [request.headers["apns-push-type"] for request in apns.requests] == ["voip", "alert"]
     assert states() == [("sent", "")]
 
 

@@ -193,6 +193,32 @@ def test_how_much_a_push_may_tell_stays_until_it_is_changed() -> None:
     assert (later.push_content, later.has_push_key) == ("id_only", True)
 
 
+def test_a_target_for_calls_belongs_to_one_device_and_is_never_shown() -> None:
+    alice, bob = make_user("Alice"), make_user("Bob")
+    hers, his = make_session(alice).session.device_id, make_session(bob).session.device_id
+    devices.register(actor=alice.id, device_id=hers, target="first", voip_target="calls")
+
+    answer = devices.register(actor=bob.id, device_id=his, target="second", voip_target="calls")
+
+    assert answer.has_voip_target
+    assert "calls" not in to_json([answer, queries.devices(actor=bob.id)]).decode()
+    assert dict(Device.objects.values_list("id", "voip_target")) == {hers: "", his: "calls"}
+    assert dict(Device.objects.values_list("id", "target")) == {hers: "first", his: "second"}
+
+
+def test_who_logs_out_or_changes_hands_is_not_rung_up_any_more() -> None:
+    alice, bob = make_user("Alice"), make_user("Bob")
+    opened, his = make_session(alice), make_session(bob).session.device_id
+    hers = opened.session.device_id
+    devices.register(actor=bob.id, device_id=his, target="phone", voip_target="his calls")
+    devices.register(actor=alice.id, device_id=hers, target="phone", voip_target="her calls")
+    assert Device.objects.get(id=his).voip_target == ""
+
+    sessions.revoke_session(actor=alice.id, session_id=opened.session.id)
+
+    assert Device.objects.get(id=hers).voip_target == ""
+
+
 def test_nobody_touches_the_device_of_another() -> None:
     alice, bob = make_user("Alice"), make_user("Bob")
     device = make_session(alice).session.device_id

@@ -26,6 +26,7 @@ from tests.apns import KEY_ID, TEAM_ID, TOPIC, Answer, Apns
 from tests.push.pushes import make_clear, make_push, make_push_of
 
 PHONE = "ab" * 32
+CALLS = "cd" * 32
 
 
 @pytest.fixture
@@ -114,6 +115,33 @@ async def test_a_clear_is_a_background_push_that_takes_the_notification_away(
     assert request.payload["aps"] == {"content-available": 1}
     assert (request.headers["apns-push-type"], request.headers["apns-priority"]) == ("background", "5")
     assert request.headers["apns-expiration"] == str(int(clear.expires_at.timestamp()))
+
+
+async def test_a_call_rings_where_the_phone_has_a_target_for_calls(service: Apns, provider: ApnsProvider) -> None:
+    call = make_push_of(Kind.CALL, provider="apns", device_platform="ios", target=PHONE, voip_target=CALLS)
+    service.answers.append(Answer(resets=True, is_accepted=True))
+
+    outcomes = [await provider.deliver(call) for _ in range(2)]
+
+    assert [outcome.verdict for outcome in outcomes] == [Verdict.RETRY, Verdict.SENT]
+    assert [ring["call"] for ring in service.phones[CALLS].calls] == ["1"]
+    assert service.phones[PHONE].received == []
+    request = service.requests[1]
+    assert request.headers["apns-topic"] == f"{TOPIC}.voip"
+    assert (request.headers["apns-push-type"], request.headers["apns-priority"]) == ("voip", "10")
+    assert request.headers["apns-expiration"] == str(int(call.expires_at.timestamp()))
+    assert request.payload == {**call.data, "aps": {}}
+
+
+@pytest.mark.parametrize(
+    ("kind", "provider_name", "voip_target"),
+    [(Kind.CALL, "apns", ""), (Kind.CALL, "fcm", "cd" * 32), (Kind.ALERT, "apns", "cd" * 32)],
+)
+def test_nothing_else_goes_to_the_target_for_calls(kind: Kind, provider_name: str, voip_target: str) -> None:
+    push = make_push_of(kind, provider=provider_name, device_platform="ios", target=PHONE, voip_target=voip_target)
+
+    assert (push.target_kind, push.target) == ("token", PHONE)
+    assert json.loads(apns.wire_json(push))["aps"]["alert"] == {"title": push.title, "body": push.body}
 
 
 async def test_what_apple_said_is_kept(service: Apns, provider: ApnsProvider) -> None:

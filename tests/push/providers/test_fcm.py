@@ -117,6 +117,13 @@ def test_apple_shows_a_call_through_a_focus() -> None:
     assert apns["headers"]["apns-collapse-id"] == str(push.push_id)
 
 
+def test_a_call_through_fcm_is_an_alert_whatever_targets_there_are() -> None:
+    message = wire_of(make_push_of(Kind.CALL, provider="fcm", device_platform="ios", voip_target="cd" * 32))
+
+    assert message["token"] == "target-of-bea"
+    assert message["apns"]["headers"]["apns-push-type"] == "alert"
+
+
 def test_apple_gets_clears_in_the_background() -> None:
     push = make_clear(platform="ios")
 
