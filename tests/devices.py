@@ -19,6 +19,10 @@ from typing import Any
 # https://firebase.google.com/docs/cloud-messaging/customize-messages/collapsible-message-types
 FCM_STORED = 100
 FCM_COLLAPSE_KEYS = 4
+# FCM delays those with a collapse key beyond so many to one device, and lets one more through in so many seconds.
+# https://firebase.google.com/docs/cloud-messaging/throttling-and-quotas
+FCM_COLLAPSIBLE_BURST = 20
+FCM_COLLAPSIBLE_SECONDS = 180.0
 # https://firebase.google.com/docs/cloud-messaging/customize-messages/setting-message-lifespan
 FCM_DEFAULT_TTL_SECONDS = 28 * 86_400
 # The system allows two or three.
@@ -94,6 +98,8 @@ class Phone:
         self._newest: dict[str, int] = {}
         self._waiting: list[Arrival] = []
         self._background_pushes: list[float] = []
+        self._collapsible_left = float(FCM_COLLAPSIBLE_BURST)
+        self._collapsible_at = self.clock()
         self._is_browser = is_browser
         self._is_offline = False
         self._is_dozing = False
@@ -141,15 +147,27 @@ class Phone:
 
     def take(self, arrival: Arrival) -> None:
         """A service has accepted a push for this device."""
-        if self._is_offline or (self._is_dozing and not arrival.aps and not arrival.is_urgent):
+        is_for_android = not (arrival.push_type or self._is_browser)
+        sleeps = self._is_offline or (self._is_dozing and is_for_android and not arrival.is_urgent)
+        if sleeps or (is_for_android and arrival.collapse and self._is_delayed()):
             self._store(arrival)
         else:
             self._deliver(arrival, self.clock())
 
     # --- what services do
 
+    def _is_delayed(self) -> bool:
+        now = self.clock()
+        refilled = self._collapsible_left + (now - self._collapsible_at) / FCM_COLLAPSIBLE_SECONDS
+        self._collapsible_left, self._collapsible_at = min(refilled, FCM_COLLAPSIBLE_BURST), now
+        if self._collapsible_left < 1:
+            self.throttled += 1
+            return True
+        self._collapsible_left -= 1
+        return False
+
     def _store(self, arrival: Arrival) -> None:
-        if arrival.aps or arrival.push_type:
+        if arrival.push_type:
             self._store_at_apple(arrival)
         elif self._is_browser:
             self._store_under_topic(arrival)

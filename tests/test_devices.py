@@ -3,7 +3,16 @@
 import json
 from typing import Any
 
-from tests.devices import FCM_STORED, Arrival, Clock, Phone, from_apns, from_fcm
+from tests.devices import (
+    FCM_COLLAPSIBLE_BURST,
+    FCM_COLLAPSIBLE_SECONDS,
+    FCM_STORED,
+    Arrival,
+    Clock,
+    Phone,
+    from_apns,
+    from_fcm,
+)
 
 CLIMBING, CHESS = "climbing", "chess"
 
@@ -122,6 +131,24 @@ def test_fcm_keeps_the_last_of_each_collapse_key_for_a_phone_that_is_away() -> N
 
     assert phone.shown == [(CHESS, "message 1")]
     assert phone.replaced == 1
+
+
+def test_fcm_delays_what_has_a_collapse_key_after_twenty() -> None:
+    clock = Clock()
+    phone = Phone(clock)
+    to_android(phone, message(1))
+    for _ in range(FCM_COLLAPSIBLE_BURST):
+        to_android(phone, clear(CHESS), collapse_key="clear")
+    to_android(phone, clear(CLIMBING), collapse_key="clear")
+    assert (phone.shown, phone.throttled) == ([(CLIMBING, "message 1")], 1)
+
+    clock.move(FCM_COLLAPSIBLE_SECONDS)
+    phone.online()
+    assert phone.shown == []
+
+    to_android(phone, message(2))
+    to_android(phone, clear(CLIMBING), collapse_key="clear")
+    assert (phone.shown, phone.throttled) == ([], 1)
 
 
 def test_fcm_keeps_everything_without_a_collapse_key_up_to_a_hundred() -> None:
