@@ -88,7 +88,10 @@ class PushCursor(models.Model):
             models.UniqueConstraint(fields=["device", "conversation", "subject"], name="one_cursor_per_device")
         ]
         indexes = [
-            models.Index(fields=["provider", "not_before"], condition=Q(not_before__isnull=False), name="cursor_due"),
+            # In the order of a claim: a group's thousands are due at the same moment, and each would sort them all.
+            models.Index(
+                fields=["provider", "not_before", "device"], condition=Q(not_before__isnull=False), name="cursor_due"
+            ),
             # What is on screens: asked when somebody reads.
             models.Index(fields=["user_id", "conversation"], condition=Q(shown_seq__gt=0), name="cursor_on_screen"),
         ]

@@ -226,7 +226,7 @@ class Migration(migrations.Migration):
                 "indexes": [
                     models.Index(
                         condition=models.Q(("not_before__isnull", False)),
-                        fields=["provider", "not_before"],
+                        fields=["provider", "not_before", "device"],
                         name="cursor_due",
                     ),
                     models.Index(
