@@ -21,7 +21,7 @@ from .breaker import Breaker
 from .providers.base import Outcome, Verdict
 
 # After these the provider may have the push, so that the next try may be its second: what devices show once.
-AMBIGUOUS_CODES = frozenset({"timeout", "no_answer", "connection_failed", "connection_reset", "provider_failed"})
+AMBIGUOUS_CODES = frozenset({"timeout", "no_answer", "connection_failed", "provider_failed"})
 # Each different word is a series that Prometheus keeps. Our providers have some forty of them.
 MAX_WORDS = 100
 OTHER = "other"

@@ -25,7 +25,7 @@ from ..payload import Push
 from ..retry_after import seconds_of
 from . import apple
 from .answers import read_object, readable
-from .base import Outcome, Verdict
+from .base import NOT_CONNECTED, Outcome, Verdict
 
 CONNECT_SECONDS = 3.0
 ANSWER_SECONDS = 10.0
@@ -114,8 +114,7 @@ class ApnsProvider:
                 f"{self._base_url}/3/device/{push.target}", content=body, headers=headers
             )
         except httpx.TransportError as error:
-            code = "timeout" if isinstance(error, httpx.TimeoutException) else "connection_failed"
-            return Outcome(Verdict.RETRY, code, answer=type(error).__name__)
+            return Outcome(Verdict.RETRY, _connection_code(error), answer=type(error).__name__)
         outcome = outcome_of(response.status_code, response.headers, response.content)
         if outcome.code == "403_ExpiredProviderToken":
             self._tokens.forget()
@@ -228,6 +227,12 @@ def _headers(push: Push, topic: str) -> dict[str, str]:
         # For all pushes of a conversation: Apple shows one notification for it, and a repeated one once.
         headers["apns-collapse-id"] = push.collapse
     return headers
+
+
+def _connection_code(error: httpx.TransportError) -> str:
+    if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout | httpx.ProxyError):
+        return NOT_CONNECTED
+    return "timeout" if isinstance(error, httpx.TimeoutException) else "connection_failed"
 
 
 def _moment(milliseconds: object) -> datetime | None:

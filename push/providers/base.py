@@ -15,6 +15,11 @@ from ..payload import Push
 _TOPIC = re.compile(r"[A-Za-z0-9_-]{1,32}")
 
 
+# The code of a try of which nothing has left us, so that nobody can have the push. After ``timeout`` and
+# ``connection_failed`` the provider may have it.
+NOT_CONNECTED = "not_connected"
+
+
 class Verdict(Enum):
     """What follows from a try."""
 

@@ -27,6 +27,8 @@ from google.auth.credentials import Credentials
 from google.auth.exceptions import GoogleAuthError
 from google.auth.transport.requests import AuthorizedSession, Request
 from requests.adapters import HTTPAdapter
+from requests.exceptions import ProxyError
+from urllib3.exceptions import NewConnectionError
 
 from models.deliveries import Kind
 
@@ -34,7 +36,7 @@ from ..payload import Push
 from ..retry_after import seconds_of
 from . import apple
 from .answers import read_object, readable
-from .base import Outcome, Verdict, web_topic
+from .base import NOT_CONNECTED, Outcome, Verdict, web_topic
 
 CONNECT_SECONDS = 3.0
 # Google asks for at least ten seconds before a request is given up and repeated.
@@ -394,4 +396,7 @@ def _oauth_code(error: GoogleAuthError) -> str:
 
 
 def _connection_code(error: requests.RequestException) -> str:
+    reason = getattr(error.args[0], "reason", None) if error.args else None
+    if isinstance(error, requests.ConnectTimeout | ProxyError) or isinstance(reason, NewConnectionError):
+        return NOT_CONNECTED
     return "timeout" if isinstance(error, requests.Timeout) else "connection_failed"

@@ -34,7 +34,7 @@ from ..breaker import Breaker
 from ..payload import Push
 from ..retry_after import seconds_of
 from .answers import read_object, readable
-from .base import Outcome, Verdict, web_topic
+from .base import NOT_CONNECTED, Outcome, Verdict, web_topic
 
 CONNECT_SECONDS = 3.0
 ANSWER_SECONDS = 10.0
@@ -140,7 +140,9 @@ class WebPushProvider:
         except aiohttp.ClientConnectorError as error:
             if isinstance(error.os_error, NotPublic):
                 return Outcome(Verdict.REJECTED, "address_not_public")
-            return Outcome(Verdict.RETRY, "connection_failed", answer=type(error).__name__)
+            return Outcome(Verdict.RETRY, NOT_CONNECTED, answer=type(error).__name__)
+        except aiohttp.ConnectionTimeoutError as error:
+            return Outcome(Verdict.RETRY, NOT_CONNECTED, answer=type(error).__name__)
         except TimeoutError as error:
             return Outcome(Verdict.RETRY, "timeout", answer=type(error).__name__)
         except aiohttp.ClientError as error:

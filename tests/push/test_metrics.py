@@ -129,13 +129,14 @@ class TestOfAWorker:
         # Of the second try it would tell how long the provider was away.
         assert self.count("roost_push_latency_seconds_count", provider="memory") == 1
 
-    def test_what_may_have_arrived_is_ambiguous(self) -> None:
-        self.provider.outcomes[self.phone.target] = [Outcome(Verdict.RETRY, "timeout", 0.0)]
+    @pytest.mark.parametrize(("code", "count"), [("timeout", 1), ("connection_failed", 1), ("not_connected", None)])
+    def test_what_may_have_arrived_is_ambiguous(self, code: str, count: float | None) -> None:
+        self.provider.outcomes[self.phone.target] = [Outcome(Verdict.RETRY, code, 0.0)]
         write(self.group, self.ann)
 
         work(self.worker)
 
-        assert self.count("roost_push_ambiguous_total", provider="memory") == 1
+        assert self.count("roost_push_ambiguous_total", provider="memory") == count
 
     def test_a_target_that_is_gone_is_invalidated(self) -> None:
         self.provider.outcomes[self.phone.target] = [Outcome(Verdict.TARGET_GONE, "404_UNREGISTERED")]

@@ -203,7 +203,7 @@ async def test_a_service_that_is_not_there_is_tried_again(service: Apns) -> None
     key = ApnsKey.read(service.key, KEY_ID, TEAM_ID)
     lost = ApnsProvider(key, TOPIC, "https://127.0.0.1:1", tls=service.trust)
 
-    assert await lost.deliver(push_to_phone()) == Outcome(Verdict.RETRY, "connection_failed")
+    assert await lost.deliver(push_to_phone()) == Outcome(Verdict.RETRY, "not_connected")
     await lost.close()
 
 

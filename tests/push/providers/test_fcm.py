@@ -415,7 +415,7 @@ async def test_nobody_listens(fcm: Fcm) -> None:
     outcome = await provider.deliver(make_push())
     await provider.close()
 
-    assert outcome == Outcome(Verdict.RETRY, "connection_failed")
+    assert outcome == Outcome(Verdict.RETRY, "not_connected")
 
 
 @pytest.mark.parametrize("is_accepted", [True, False])

@@ -216,7 +216,7 @@ async def test_what_does_not_answer_is_tried_again(
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         browser = Browser(f"https://127.0.0.1:{nobody.getsockname()[1]}/push/a")
-        assert await provider.deliver(push_to(browser)) == again("connection_failed")
+        assert await provider.deliver(push_to(browser)) == again("not_connected")
 
     monkeypatch.setattr(webpush, "ANSWER_SECONDS", 0.2)
     patient = WebPushProvider(KEY, SUBJECT, allows=lambda address: True, tls=service.trust)
