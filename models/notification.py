@@ -36,6 +36,8 @@ class Notification(models.Model):
                 condition=Q(planned_at__isnull=True),
                 name="notification_unplanned",
             ),
+            # How often somebody has rung in the last minute.
+            models.Index(fields=["sender_id", "created_at"], condition=Q(occasion="call"), name="notification_of_call"),
             # Only pruning asks by age, and rows come in its order: a few pages of index are enough.
             BrinIndex(fields=["created_at"], name="notification_by_age"),
         ]

@@ -64,6 +64,14 @@ class Migration(migrations.Migration):
             name="payload",
             field=models.JSONField(null=True),
         ),
+        migrations.AddIndex(
+            model_name="notification",
+            index=models.Index(
+                condition=models.Q(("occasion", "call")),
+                fields=["sender_id", "created_at"],
+                name="notification_of_call",
+            ),
+        ),
         migrations.AddField(
             model_name="user",
             name="quiet_from",
