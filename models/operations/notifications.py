@@ -18,6 +18,7 @@ from django.db import connection, transaction
 from .. import screens
 from ..deliveries import ClearResult, DueClear, DueNotification, DuePush, Occasion, Planned, Result, State
 from ..device import Device
+from ..ids import new_id
 from ..queries import notifications as queries
 from ..screens import PACE_SECONDS
 
@@ -174,14 +175,14 @@ _LOG = f"""
 INSERT INTO messaging_delivery AS d
     (id, push_id, device_id, user_id, conversation_id, kind, first_seq, seq, provider, state, reason, answer, attempts,
      tries, created_at, finished_at)
-SELECT gen_random_uuid(), r.push_id, r.device_id, r.user_id, r.conversation_id, r.kind, r.first_seq, r.seq, r.provider,
+SELECT r.id, r.push_id, r.device_id, r.user_id, r.conversation_id, r.kind, r.first_seq, r.seq, r.provider,
     r.state, left(r.reason, 60), left(r.answer, 500), r.attempts, coalesce(r.try, '[]'), now(),
     CASE WHEN r.state <> 'pending' THEN now() END
 FROM unnest(
-    %s::uuid[], %s::uuid[], %s::uuid[], %s::uuid[], %s::text[], %s::bigint[], %s::bigint[], %s::text[], %s::text[],
-    %s::text[], %s::text[], %s::int[], %s::jsonb[]
-) AS r (push_id, device_id, user_id, conversation_id, kind, first_seq, seq, provider, state, reason, answer, attempts,
-    try)
+    %s::uuid[], %s::uuid[], %s::uuid[], %s::uuid[], %s::uuid[], %s::text[], %s::bigint[], %s::bigint[], %s::text[],
+    %s::text[], %s::text[], %s::text[], %s::int[], %s::jsonb[]
+) AS r (id, push_id, device_id, user_id, conversation_id, kind, first_seq, seq, provider, state, reason, answer,
+    attempts, try)
 ORDER BY r.push_id, r.conversation_id
 ON CONFLICT (push_id, conversation_id) DO UPDATE SET
     kind = excluded.kind, first_seq = least(d.first_seq, excluded.first_seq), seq = greatest(d.seq, excluded.seq),
@@ -385,6 +386,8 @@ def _log(results: Sequence[Result]) -> None:
     if not results:
         return
     columns: Columns = [
+        # Their order is that of time: the admin lists the newest first without an index of its own.
+        [new_id() for _ in results],
         [result.due.push_id for result in results],
         [result.due.device_id for result in results],
         [result.due.user_id for result in results],
