@@ -8,6 +8,12 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
+# Subjects of what is never merged: what follows is a name of its own.
+CALL_SUBJECT = "call:"
+TEST_SUBJECT = "test:"
+# A test is about none.
+NO_CONVERSATION = UUID(int=0)
+
 
 class State(StrEnum):
     """Where a push stands."""
@@ -56,6 +62,13 @@ class Occasion(StrEnum):
     # A message was edited or deleted.
     REVISED = "revised"
     CALL = "call"
+
+
+def kind_of_subject(subject: str) -> Kind:
+    """What a push with this subject is about."""
+    if subject.startswith(CALL_SUBJECT):
+        return Kind.CALL
+    return Kind.TEST if subject.startswith(TEST_SUBJECT) else Kind.ALERT
 
 
 @dataclass(frozen=True, slots=True)

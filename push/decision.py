@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 
-from models.deliveries import DueClear, DuePush, Kind
+from models.deliveries import CALL_SUBJECT, TEST_SUBJECT, DueClear, DuePush, Kind, kind_of_subject
 
 from .quiet import quiet_until
 
@@ -14,9 +14,6 @@ from .quiet import quiet_until
 # https://firebase.google.com/docs/cloud-messaging/throttling-and-quotas
 MAX_PUSHES_A_MINUTE = 60
 CROWDED_SECONDS = 10.0
-
-CALL_SUBJECT = "call:"
-TEST_SUBJECT = "test:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +71,8 @@ def reason_to_drop_clear(due: DueClear) -> str | None:
 
 def kind_of(due: DuePush) -> Kind:
     """What a push is about, sent or not."""
-    if due.subject.startswith(CALL_SUBJECT):
-        return Kind.CALL
-    if due.subject.startswith(TEST_SUBJECT):
-        return Kind.TEST
-    return Kind.REVISION if due.revised_at and not due.pending_seq else Kind.ALERT
+    kind = kind_of_subject(due.subject)
+    return Kind.REVISION if kind is Kind.ALERT and due.revised_at and not due.pending_seq else kind
 
 
 def has_news(due: DuePush) -> bool:

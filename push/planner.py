@@ -17,13 +17,12 @@ from uuid import UUID
 import structlog
 from django.db import InterfaceError, OperationalError
 
-from models import threads
-from models.deliveries import DueNotification, Occasion, Planned, Recipient
+from models import limits, threads
+from models.deliveries import CALL_SUBJECT, DueNotification, Occasion, Planned, Recipient
 from models.errors import Unavailable
 from models.operations import notifications as operations
 from models.queries import notifications as queries
 
-from .decision import CALL_SUBJECT
 from .metrics import Metrics
 
 log = structlog.get_logger("push")
@@ -40,8 +39,6 @@ MEMBERS_PER_PAGE = 2_000
 LEASE_SECONDS = 60.0
 # Whoever answers "who is connected?" later than this does not know.
 CONNECTED_SECONDS = 2.0
-# Nobody lets it ring for longer.
-CALL_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +113,7 @@ class Planner:
 
     def _row(self, notification: DueNotification, recipient: Recipient, delay: timedelta) -> Planned:
         is_call = notification.occasion is Occasion.CALL
-        life = CALL_SECONDS if is_call else self._schedule.ttl_seconds
+        life = limits.CALL_SECONDS if is_call else self._schedule.ttl_seconds
         return Planned(
             device_id=recipient.device_id,
             conversation_id=recipient.conversation_id,

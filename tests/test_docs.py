@@ -10,6 +10,7 @@ from msgspec.structs import fields
 from consumers import rpc
 from consumers.protocol.codes import Disconnect
 from models.events import Event
+from models.reasons import REASONS
 from server.api.operations import OPERATIONS
 from server.env import Env
 
@@ -51,6 +52,12 @@ def test_links_lead_somewhere(path: Path) -> None:
     broken = [target for target in LINK.findall(path.read_text()) if not (path.parent / target).exists()]
 
     assert broken == []
+
+
+def test_reasons_of_pushes_are_documented_in_the_same_words() -> None:
+    page = (ROOT / "docs" / "push.md").read_text().partition("## Why a push did not arrive\n")[2].partition("\n## ")[0]
+
+    assert dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", page, re.MULTILINE)) == REASONS
 
 
 # --- docs/clients.md
