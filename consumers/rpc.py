@@ -18,10 +18,11 @@ from msgspec import UNSET, UnsetType
 from models import errors, limits, payloads
 from models.drafts import StoredMessage
 from models.errors import DomainError
-from models.operations import conversations, devices, members, messages, sessions, users
+from models.operations import conversations, devices, members, messages, pushes, sessions, users
 from models.queries import conversations as conversation_queries
 from models.queries import members as member_queries
 from models.queries import messages as message_queries
+from models.queries import pushes as push_queries
 from models.queries import sync
 from models.queries import users as user_queries
 from models.receipts import Receipt, ReceiptBatcher
@@ -179,6 +180,11 @@ def _edit(caller: Caller, arguments: Edit) -> Any:
 @_method("message.delete", Id)
 def _delete(caller: Caller, arguments: Id) -> Any:
     return messages.delete_message(actor=caller.user, message_id=arguments.id)
+
+
+@_method("message.push", Id)
+def _message_push(caller: Caller, arguments: Id) -> Any:
+    return push_queries.of_message(actor=caller.user, message_id=arguments.id)
 
 
 # --- receipts and typing
@@ -468,6 +474,29 @@ def _blocks(caller: Caller, arguments: Nothing) -> Any:
     return user_queries.blocks(actor=caller.user)
 
 
+# --- pushes
+
+
+class PushId(msgspec.Struct):
+    push_id: UUID
+
+
+class PushReceipt(msgspec.Struct):
+    push_id: UUID
+    event: str
+
+
+@_method("push.receipt", PushReceipt)
+def _push_receipt(caller: Caller, arguments: PushReceipt) -> Any:
+    pushes.report(actor=caller.user, device_id=caller.device, push_id=arguments.push_id, event=arguments.event)
+    return {}
+
+
+@_method("push.get", PushId)
+def _get_push(caller: Caller, arguments: PushId) -> Any:
+    return push_queries.get_push(actor=caller.user, push_id=arguments.push_id)
+
+
 # --- devices, sessions, sync
 
 
@@ -505,6 +534,11 @@ def _list_devices(caller: Caller, arguments: Nothing) -> Any:
 def _remove_device(caller: Caller, arguments: Id) -> Any:
     devices.remove(actor=caller.user, device_id=arguments.id)
     return {}
+
+
+@_method("device.push_test", Id)
+def _push_test(caller: Caller, arguments: Id) -> Any:
+    return pushes.send_test(actor=caller.user, device_id=arguments.id)
 
 
 @_method("session.list", Nothing)

@@ -181,6 +181,10 @@ class SessionNotFound(NotFound):
     """There is no such session."""
 
 
+class PushNotFound(NotFound):
+    """There is no such push."""
+
+
 # --- conflicts
 
 
@@ -194,6 +198,10 @@ class ReplyTargetGone(Conflict):
 
 class CannotMessageYourself(Conflict):
     """A direct conversation needs another person."""
+
+
+class NoPushTarget(Conflict):
+    """The device has not said where its pushes go."""
 
 
 # --- limits

@@ -31,3 +31,7 @@ MAX_DEVICES_PER_USER = 20
 MAX_SEARCH_RESULTS = 20
 # Nobody lets it ring for longer.
 CALL_SECONDS = 30
+# Whoever sees whether pushes arrive looks at the phone in between.
+PUSH_TEST_EVERY_SECONDS = 10
+# What has not arrived by then is answer enough.
+PUSH_TEST_SECONDS = 300

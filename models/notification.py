@@ -8,7 +8,7 @@ from django.db.models import Q
 from django.db.models.functions import Now
 
 from .conversation import Conversation
-from .deliveries import Kind, Occasion, State
+from .deliveries import Kind, Occasion, State, kind_of_subject
 from .device import Device
 from .ids import new_id
 
@@ -172,3 +172,20 @@ class Delivery(models.Model):
 
     def __str__(self) -> str:
         return f"{self.state} push to device {self.device_id}"
+
+    @classmethod
+    def begun(cls, cursor: PushCursor) -> Delivery:
+        """The record of a push of which no worker has told anything yet."""
+        assert cursor.push_id is not None
+        return cls(
+            push_id=cursor.push_id,
+            device_id=cursor.device_id,
+            user_id=cursor.user_id,
+            conversation_id=cursor.conversation_id,
+            kind=kind_of_subject(cursor.subject).value,
+            first_seq=cursor.first_seq,
+            seq=cursor.pending_seq,
+            provider=cursor.provider,
+            state=State.PENDING.value,
+            reason="scheduled",
+        )

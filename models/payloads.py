@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import msgspec
 
+from .deliveries import NO_CONVERSATION, State
 from .events import Event
+from .reasons import explain
 
 if TYPE_CHECKING:
     from .conversation import Conversation, Member
     from .device import Device, Session
     from .message import Message
+    from .notification import Delivery, PushCursor
     from .user import User
 
 
@@ -176,6 +180,64 @@ class SessionPage(msgspec.Struct, kw_only=True):
     sessions: list[SessionPayload]
 
 
+class PushTry(msgspec.Struct, kw_only=True):
+    """One try to hand a push to its provider; ``code`` is how it ended, ``ms`` how long it took."""
+
+    at: datetime
+    code: str
+    ms: int
+
+
+class PushPayload(msgspec.Struct, kw_only=True):
+    """
+    What became of one push, for the user of its device: nothing in it says where the device's pushes go.
+
+    ``state`` is waiting, sent, dropped or dead. Waiting means until ``not_before``.
+    """
+
+    push_id: UUID
+    device: UUID
+    conversations: list[UUID]
+    kind: str
+    state: str
+    reason: str
+    explanation: str
+    provider: str
+    answer: str
+    tries: list[PushTry]
+    not_before: datetime | None
+    finished_at: datetime | None
+    received_at: datetime | None
+    displayed_at: datetime | None
+    opened_at: datetime | None
+
+
+class DevicePushes(msgspec.Struct, kw_only=True):
+    """
+    Whether a device was told of a message.
+
+    ``decision`` is sent, waiting, dropped, dead or not_planned; ``push_id`` is of the push that it is about, if one was
+    made, and ``pushes`` are all that told of the message, the first one first.
+    """
+
+    device: UUID
+    name: str
+    platform: str
+    decision: str
+    reason: str
+    explanation: str
+    push_id: UUID | None
+    not_before: datetime | None
+    pushes: list[PushPayload]
+
+
+class MessagePushes(msgspec.Struct, kw_only=True):
+    """What became of a message's pushes, on each device of who asks."""
+
+    message: UUID
+    devices: list[DevicePushes]
+
+
 class SyncedEvent(msgspec.Struct, kw_only=True):
     """One publication that was missed; ``data`` is what the websocket would have brought."""
 
@@ -331,6 +393,32 @@ def session(row: Session, *, is_current: bool) -> SessionPayload:
         created_at=row.created_at,
         expires_at=row.expires_at,
         is_current=is_current,
+    )
+
+
+def push(rows: Sequence[Delivery], waiting: PushCursor | None = None) -> PushPayload:
+    """Show a push, which has a row for each conversation that it told of, and what waits for its next try, if any."""
+    row = rows[0]
+    state, reason = State(row.state), row.reason
+    if state is State.PENDING and waiting is None:
+        # What nobody will try any more has been given up.
+        state, reason = State.DROPPED, "expired"
+    return PushPayload(
+        push_id=row.push_id,
+        device=row.device_id,
+        conversations=[row.conversation_id for row in rows if row.conversation_id != NO_CONVERSATION],
+        kind=row.kind,
+        state="waiting" if state is State.PENDING else state.value,
+        reason=reason,
+        explanation=explain(reason, state),
+        provider=row.provider,
+        answer=row.answer,
+        tries=msgspec.convert(row.tries, list[PushTry]),
+        not_before=waiting.not_before if waiting and state is State.PENDING else None,
+        finished_at=row.finished_at,
+        received_at=row.received_at,
+        displayed_at=row.displayed_at,
+        opened_at=row.opened_at,
     )
 
 

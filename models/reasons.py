@@ -9,6 +9,12 @@ from __future__ import annotations
 from .deliveries import State
 
 REASONS: dict[str, str] = {
+    # Nothing was planned for this device, or not yet.
+    "own_message": "You wrote it yourself.",
+    "not_planned_yet": "A worker has not looked at the message yet.",
+    "scheduled": "It is due at the time named, unless the device or its user has the message by then.",
+    "registered_later": "The device was registered, or registered anew, after the message had been written.",
+    "no_record": "Nothing is kept about it: it was long ago, or nothing had to be done.",
     # What speaks against any push to this device.
     "expired": "It could not be sent before its time was over.",
     "device_gone": "The device was removed, or belongs to somebody else now.",

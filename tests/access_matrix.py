@@ -55,6 +55,9 @@ message.delete              group-own      -        none   ok     ok     ok     
 message.delete              direct         none     -      sender -      -      sender
 message.delete              direct-own     -        -      ok     -      -      ok
 message.delete              feed           none     none   sender ok     ok     sender
+message.push                group          none     none   ok     ok     ok     ok
+message.push                direct         none     -      ok     -      -      ok
+message.push                feed           ok       ok     ok     ok     ok     ok
 conversation.get            group          none     none   ok     ok     ok     ok
 conversation.get            direct         none     -      ok     -      -      ok
 conversation.get            feed           none     none   ok     ok     ok     ok
@@ -119,6 +122,9 @@ user.get                    person         ok       ok      ok
 user.block                  person         ok       ok      input
 user.unblock                person         ok       ok      ok
 device.remove               device         none     none    ok
+device.push_test            device         none     none    ok
+push.receipt                push           none     none    ok
+push.get                    push           none     none    ok
 session.revoke              session        none     none    ok
 """
 

@@ -18,7 +18,7 @@ from consumers import rpc
 from consumers.engine import Engine
 from models import channels, threads
 from models.conversation import DeviceReceipt
-from models.operations import conversations, members, messages, users
+from models.operations import conversations, devices, members, messages, pushes, users
 from models.operations.sessions import OpenedSession
 from models.user import User
 from server.api.operations import OPERATIONS, Operation
@@ -188,7 +188,7 @@ def arguments_of(method: str, scene: Scene, about: str) -> dict[str, Any]:
     match method:
         case "message.send":
             return {**here, "client_id": uuid4().hex, "text": "Hi"}
-        case "message.get" | "message.delete":
+        case "message.get" | "message.delete" | "message.push":
             return {"id": str(message)}
         case "message.edit":
             return {"id": str(message), "text": "changed"}
@@ -222,7 +222,7 @@ OWN_ARGUMENTS: dict[str, dict[str, Any]] = {
 
 def with_unknown_id(arguments: dict[str, Any]) -> dict[str, Any]:
     """The same about something that was never made."""
-    key = "conversation" if "conversation" in arguments else "id"
+    key = next(key for key in ("conversation", "push_id", "id") if key in arguments)
     return {**arguments, key: str(uuid4())}
 
 
@@ -330,8 +330,11 @@ async def test_people(door: Door, row: Row, monkeypatch: pytest.MonkeyPatch) -> 
     for role, expected in row.answers.items():
         scene = await threads.run(make_scene, "group", {"self": "owner"}.get(role, role))
         row_of = scene.owner_login.session
-        id = {"person": scene.owner.id, "device": row_of.device_id, "session": row_of.id}[row.about]
-        arguments = {"user" if "user" in fields(row.call) else "id": str(id)}
+        await threads.run(make_reachable, scene.owner_login)
+        id = {"person": scene.owner.id, "device": row_of.device_id, "session": row_of.id}.get(row.about)
+        id = id or await threads.run(make_push, scene.owner_login)
+        key = next(key for key in ("user", "push_id", "id") if key in fields(row.call))
+        arguments = {key: str(id), **({"event": "opened"} if row.call == "push.receipt" else {})}
 
         answer, statements = await statements_of(monkeypatch, door(scene.login, row.call, arguments))
 
@@ -340,6 +343,15 @@ async def test_people(door: Door, row: Row, monkeypatch: pytest.MonkeyPatch) -> 
             await assert_nothing_is_told(door, scene, row.call, arguments, answer, statements, monkeypatch)
 
     assert found == row.answers
+
+
+def make_reachable(login: OpenedSession) -> None:
+    devices.register(actor=login.session.user_id, device_id=login.session.device_id, target=uuid4().hex)
+
+
+def make_push(login: OpenedSession) -> UUID:
+    """A push to somebody's device; its id."""
+    return pushes.send_test(actor=login.session.user_id, device_id=login.session.device_id).push_id
 
 
 def fields(method: str) -> tuple[str, ...]:

@@ -68,12 +68,22 @@ def get_message(*, actor: UUID, message_id: UUID) -> payloads.MessagePayload:
     Raises:
         MessageNotFound: it does not exist, or not for ``actor``.
     """
+    return payloads.message(visible(actor, message_id))
+
+
+def visible(actor: UUID, message_id: UUID) -> Message:
+    """
+    The row of a message that somebody may read.
+
+    Raises:
+        MessageNotFound: it does not exist, or not for ``actor``.
+    """
     message = Message.objects.filter(id=message_id).first()
     # A second statement in either case, so that nobody can tell the two apart.
     floor = _floor(actor, message.conversation_id if message else message_id)
     if message is None or floor is None or message.seq <= floor:
         raise MessageNotFound
-    return payloads.message(message)
+    return message
 
 
 def senders(messages: Iterable[Message]) -> dict[UUID, payloads.UserPayload]:

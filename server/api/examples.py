@@ -9,7 +9,7 @@ from uuid import UUID
 import msgspec
 
 from consumers import rpc
-from models import payloads
+from models import payloads, reasons
 
 from .tokens import TokenPair
 
@@ -17,6 +17,7 @@ AT = datetime(2026, 11, 23, 9, 0, tzinfo=UTC)
 ALICE, BOB = UUID("01998a3d-0000-7000-8000-000000000001"), UUID("01998a3d-0000-7000-8000-000000000002")
 CONVERSATION = UUID("01998a3e-52b4-7c1e-9d5c-0d3e8f0a1b2c")
 MESSAGE = UUID("01998a3e-9f00-7aa1-8b1f-2f6d1c0e4a55")
+PUSH = UUID("01998a3f-1000-7000-8000-0000000000a1")
 DEVICE, SESSION = UUID("01998a3f-0000-7000-8000-00000000000d"), UUID("01998a3f-0000-7000-8000-00000000000e")
 
 _bob = payloads.UserPayload(id=BOB, name="Bob", data={"color": "teal"})
@@ -69,6 +70,23 @@ _device = payloads.DevicePayload(
     created_at=AT,
     last_seen_at=AT,
 )
+_push = payloads.PushPayload(
+    push_id=PUSH,
+    device=DEVICE,
+    conversations=[CONVERSATION],
+    kind="alert",
+    state="sent",
+    reason="",
+    explanation=reasons.SENT,
+    provider="fcm",
+    answer="",
+    tries=[payloads.PushTry(at=AT, code="sent", ms=112)],
+    not_before=None,
+    finished_at=AT,
+    received_at=AT,
+    displayed_at=AT,
+    opened_at=None,
+)
 
 _OF_TYPE: dict[type, msgspec.Struct] = {
     type(example): example
@@ -78,6 +96,23 @@ _OF_TYPE: dict[type, msgspec.Struct] = {
         _conversation,
         _member,
         _device,
+        _push,
+        payloads.MessagePushes(
+            message=MESSAGE,
+            devices=[
+                payloads.DevicePushes(
+                    device=DEVICE,
+                    name="Alice's phone",
+                    platform="ios",
+                    decision="sent",
+                    reason="",
+                    explanation=reasons.SENT,
+                    push_id=PUSH,
+                    not_before=None,
+                    pushes=[_push],
+                )
+            ],
+        ),
         rpc.Sent(id=MESSAGE, seq=42, created_at=AT, duplicate=False),
         payloads.MessagePage(messages=[_message], users={BOB: _bob}, has_more=True),
         payloads.ConversationPage(conversations=[_conversation], next_cursor=None, total_unread=1),
@@ -140,6 +175,7 @@ _OF_TYPE: dict[type, msgspec.Struct] = {
 
 # What the fields of bodies and queries look like.
 _FIELDS: dict[str, Any] = {
+    "event": "displayed",
     "client_id": "b2f3c1d0-7d8e-4f10-9a55-3a0c1f5f7a11",
     "text": "Hello",
     "title": "Tea",

@@ -44,6 +44,7 @@ OPERATIONS: list[Operation] = [
         ("GET", "/messages/{id}", "message.get", "Read one message", payloads.MessagePayload),
         ("PATCH", "/messages/{id}", "message.edit", "Change what a message says", payloads.MessagePayload),
         ("DELETE", "/messages/{id}", "message.delete", "Delete a message for everyone", payloads.MessagePayload),
+        ("GET", "/messages/{id}/push", "message.push", "Tell why a push did not arrive", payloads.MessagePushes),
     ),
     *_tagged(
         "Conversations",
@@ -111,8 +112,14 @@ OPERATIONS: list[Operation] = [
         ("GET", "/devices", "device.list", "List one's devices", payloads.DevicePage),
         ("PUT", "/devices/current", "device.register", "Register this device", payloads.DevicePayload),
         ("DELETE", "/devices/{id}", "device.remove", "Log a device out and forget it"),
+        ("POST", "/devices/{id}/push-test", "device.push_test", "Send a device a push", payloads.PushPayload, 202),
         ("GET", "/sessions", "session.list", "List one's sessions", payloads.SessionPage),
         ("DELETE", "/sessions/{id}", "session.revoke", "End a session"),
+    ),
+    *_tagged(
+        "Pushes",
+        ("GET", "/push/{push_id}", "push.get", "Show what became of a push", payloads.PushPayload),
+        ("POST", "/push/{push_id}/receipts", "push.receipt", "Tell that a push has arrived"),
     ),
     *_tagged("Sync", ("GET", "/sync", "sync", "Read everything that changed", payloads.SyncPage)),
 ]
