@@ -18,7 +18,7 @@ from msgspec import UNSET, UnsetType
 from models import errors, limits, payloads
 from models.drafts import StoredMessage
 from models.errors import DomainError
-from models.operations import conversations, devices, members, messages, pushes, sessions, users
+from models.operations import calls, conversations, devices, members, messages, pushes, sessions, users
 from models.queries import conversations as conversation_queries
 from models.queries import members as member_queries
 from models.queries import messages as message_queries
@@ -474,7 +474,13 @@ def _blocks(caller: Caller, arguments: Nothing) -> Any:
     return user_queries.blocks(actor=caller.user)
 
 
-# --- pushes
+# --- calls and pushes
+
+
+class Ring(msgspec.Struct):
+    conversation: UUID
+    call_id: str
+    data: Any = None
 
 
 class PushId(msgspec.Struct):
@@ -484,6 +490,17 @@ class PushId(msgspec.Struct):
 class PushReceipt(msgspec.Struct):
     push_id: UUID
     event: str
+
+
+@_method("call.ring", Ring)
+def _ring(caller: Caller, arguments: Ring) -> Any:
+    calls.ring(
+        actor=caller.user,
+        conversation_id=arguments.conversation,
+        call_id=arguments.call_id,
+        data=arguments.data,
+    )
+    return {}
 
 
 @_method("push.receipt", PushReceipt)

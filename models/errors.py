@@ -204,6 +204,10 @@ class NoPushTarget(Conflict):
     """The device has not said where its pushes go."""
 
 
+class TooManyToRing(Conflict):
+    """The group is too large to be rung."""
+
+
 # --- limits
 
 

@@ -181,3 +181,13 @@ class TypingStarted(Event, frozen=True, kw_only=True, tag="typing.started"):
 class TypingStopped(Event, frozen=True, kw_only=True, tag="typing.stopped"):
     conversation: UUID
     user: UUID
+
+
+class CallRinging(Event, frozen=True, kw_only=True, tag="call.ringing"):
+    """Somebody rings the others; phones that do not listen hear of it by a push."""
+
+    conversation: UUID
+    user: UUID
+    call: str
+    data: Any
+    expires_in: int

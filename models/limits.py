@@ -31,6 +31,12 @@ MAX_DEVICES_PER_USER = 20
 MAX_SEARCH_RESULTS = 20
 # Nobody lets it ring for longer.
 CALL_SECONDS = 30
+# Whose phone rings has to answer: in a crowd nobody does.
+MAX_MEMBERS_TO_RING = 100
+# What an app has to say about a call fits beside everything else in the 4,096 bytes of a push.
+MAX_CALL_DATA_BYTES = 1024
+# Redialling is fine; ringing somebody out of their sleep is not.
+MAX_CALLS_A_MINUTE = 10
 # Whoever sees whether pushes arrive looks at the phone in between.
 PUSH_TEST_EVERY_SECONDS = 10
 # What has not arrived by then is answer enough.

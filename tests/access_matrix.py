@@ -58,6 +58,9 @@ message.delete              feed           none     none   sender ok     ok     
 message.push                group          none     none   ok     ok     ok     ok
 message.push                direct         none     -      ok     -      -      ok
 message.push                feed           ok       ok     ok     ok     ok     ok
+call.ring                   group          none     none   ok     ok     ok     ok
+call.ring                   direct         none     -      ok     -      -      block
+call.ring                   feed           none     none   kind   kind   kind   kind
 conversation.get            group          none     none   ok     ok     ok     ok
 conversation.get            direct         none     -      ok     -      -      ok
 conversation.get            feed           none     none   ok     ok     ok     ok

@@ -188,6 +188,8 @@ def arguments_of(method: str, scene: Scene, about: str) -> dict[str, Any]:
     match method:
         case "message.send":
             return {**here, "client_id": uuid4().hex, "text": "Hi"}
+        case "call.ring":
+            return {**here, "call_id": uuid4().hex}
         case "message.get" | "message.delete" | "message.push":
             return {"id": str(message)}
         case "message.edit":

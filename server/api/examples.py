@@ -175,6 +175,7 @@ _OF_TYPE: dict[type, msgspec.Struct] = {
 
 # What the fields of bodies and queries look like.
 _FIELDS: dict[str, Any] = {
+    "call_id": "6f1c7b0d",
     "event": "displayed",
     "client_id": "b2f3c1d0-7d8e-4f10-9a55-3a0c1f5f7a11",
     "text": "Hello",

@@ -81,6 +81,7 @@ OPERATIONS: list[Operation] = [
         ("POST", f"{_C}/read", "conversation.read", "Everything up to a seq is read"),
         ("POST", f"{_C}/delivered", "conversation.delivered", "Everything up to a seq has arrived"),
         ("POST", f"{_C}/typing", "conversation.typing", "Tell that one is typing"),
+        ("POST", f"{_C}/calls", "call.ring", "Ring the others"),
     ),
     *_tagged(
         "Members",
