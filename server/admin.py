@@ -10,19 +10,26 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 from uuid import UUID
 
+from django.conf import settings
 from django.contrib import admin, messages
 from django.contrib.auth.models import Group
 from django.core.paginator import Paginator
 from django.db import transaction
 from django.db.models import Model, Q, QuerySet
 from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
+from django.utils.html import format_html
+from django.utils.http import urlencode
 
 from models.conversation import Conversation, Member
+from models.deliveries import State
 from models.device import Device, Session
 from models.message import Message
-from models.notification import Delivery
-from models.operations import sessions, users
+from models.notification import Delivery, PushCursor
+from models.operations import pushes, sessions, users
 from models.queries import push_figures
+from models.queries.pushes import KINDS
+from models.reasons import REASONS, explain
 from models.user import Block, User
 
 # Generic for the type checker alone.
@@ -34,6 +41,7 @@ else:
     AnyPaginator = Paginator
 
 MAX_COUNTED_ROWS = 10_000
+PROVIDERS = ("fcm", "apns", "webpush", "console")
 
 
 # Rights are given to people; there are few operators.
@@ -79,10 +87,14 @@ class Shown(AnyAdmin):
             id = UUID(search_term.strip())
         except ValueError:
             return self.find_text(queryset, search_term.strip()), False
+        return queryset.filter(self.find_id(id)), False
+
+    def find_id(self, id: UUID) -> Q:
+        """Say which rows an id is about."""
         condition = Q()
         for field in self.id_fields:
             condition |= Q(**{field: id})
-        return queryset.filter(condition), False
+        return condition
 
     def find_text(self, queryset: QuerySet[Any], text: str) -> QuerySet[Any]:
         """Find what is no id."""
@@ -233,13 +245,105 @@ class MessageAdmin(Shown):
     list_filter = ("kind",)
     id_fields = ("id", "conversation")
     search_help_text = "The id of a message or of a conversation"
+    readonly_fields = ("pushes",)
+
+    @admin.display(description="pushes")
+    def pushes(self, message: Message) -> str:
+        """The way to what became of them."""
+        told_of_it: dict[str, str | int] = {
+            "conversation_id": str(message.conversation_id),
+            "first_seq__lte": message.seq,
+            "seq__gte": message.seq,
+            "kind__in": ",".join(KINDS),
+        }
+        address = reverse("admin:messaging_delivery_changelist")
+        return format_html('<a href="{}?{}">What became of them</a>', address, urlencode(told_of_it))
+
+
+class ProviderFilter(admin.SimpleListFilter):
+    """Providers by their names, for the same reason as below."""
+
+    title = "provider"
+    parameter_name = "provider"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(name, name) for name in dict.fromkeys((settings.ROOST.push_provider, *PROVIDERS))]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset.filter(provider=self.value()) if self.value() else queryset
+
+
+class ReasonFilter(admin.SimpleListFilter):
+    """Reasons of ours by their codes; asking the table which it has would read all of it."""
+
+    title = "reason"
+    parameter_name = "reason"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(reason, reason.replace("_", " ").capitalize()) for reason in sorted(REASONS)]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Delivery]) -> QuerySet[Delivery]:
+        return queryset.filter(reason=self.value()) if self.value() else queryset
 
 
 @admin.register(Delivery)
 class DeliveryAdmin(WithReceipts, Shown):
     """Pushes: what became of them, and why."""
 
-    list_display = ("push_id", "kind", "user_id", "provider", "state", "reason", "attempts", "created_at")
-    list_filter = ("state", "kind", "provider")
-    id_fields = ("id", "push_id", "device_id", "user_id", "conversation_id")
-    search_help_text = "The id of a push, of its device, user or conversation"
+    list_display = ("push_id", "kind", "user_id", "provider", "state", "why", "attempts", "receipts", "created_at")
+    list_filter = ("state", "kind", ProviderFilter, ReasonFilter)
+    search_help_text = "The id of a push, of its message, conversation, device or user"
+    fields = (
+        *("id", "push_id", "kind", "user_id", "device_id", "conversation_id", "first_seq", "seq", "provider"),
+        *("state", "reason", "why", "answer", "attempts", "shown_tries", "created_at", "finished_at"),
+        *("received_at", "displayed_at", "opened_at"),
+    )
+    readonly_fields = ("why", "shown_tries")
+    actions = ("send_again",)
+
+    def has_send_permission(self, request: HttpRequest) -> bool:
+        """Whoever may change pushes; their rows nobody does."""
+        return request.user.has_perm("messaging.change_delivery")
+
+    def find_id(self, id: UUID) -> Q:
+        """A person's pushes are found by the devices, a message's by its place."""
+        # Asked before, because an index finds ids and no condition.
+        devices = [id, *Device.objects.filter(user=id).values_list("id", flat=True)]
+        condition = Q(id=id) | Q(push_id=id) | Q(device_id__in=devices) | Q(conversation_id=id)
+        place = Message.objects.filter(id=id).values_list("conversation_id", "seq").first()
+        if place:
+            conversation, seq = place
+            condition |= Q(conversation_id=conversation, first_seq__lte=seq, seq__gte=seq, kind__in=KINDS)
+        return condition
+
+    @admin.display(description="why")
+    def why(self, delivery: Delivery) -> str:
+        return explain(delivery.reason, State(delivery.state))
+
+    @admin.display(description="receipts")
+    def receipts(self, delivery: Delivery) -> str:
+        """The furthest that the app has told."""
+        steps = [step for step in pushes.STEPS if getattr(delivery, f"{step}_at")]
+        return steps[-1] if steps else "-"
+
+    @admin.display(description="tries")
+    def shown_tries(self, delivery: Delivery) -> str:
+        return (
+            "\n".join(f"{entry.get('at')} {entry.get('code')} {entry.get('ms')} ms" for entry in delivery.tries) or "-"
+        )
+
+    @admin.action(description="Send again what is dead", permissions=["send"])
+    def send_again(self, request: HttpRequest, queryset: QuerySet[Delivery]) -> None:
+        count = pushes.send_again(delivery_ids=list(queryset.values_list("id", flat=True)))
+        self.message_user(request, f"{count} will be sent again.", messages.SUCCESS if count else messages.WARNING)
+
+
+@admin.register(PushCursor)
+class PushCursorAdmin(Shown):
+    """What waits for devices, and how far they have been told. What a call says is between those who call."""
+
+    list_display = ("device_id", "conversation_id", "provider", "pending_seq", "sent_seq", "not_before", "attempts")
+    list_filter = (("not_before", admin.EmptyFieldListFilter), ProviderFilter)
+    id_fields = ("id", "device", "conversation")
+    search_help_text = "The id of a device or of a conversation"
+    exclude = ("payload",)

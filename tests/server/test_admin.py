@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Iterator
+from typing import Any
 from uuid import uuid4
 
 import pytest
 from django.contrib import admin
+from django.contrib.auth.models import Permission
 from django.db import connection, transaction
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -18,7 +21,9 @@ from models.conversation import Conversation, Member
 from models.device import Device, Session
 from models.events import Publication
 from models.message import Message
-from models.notification import Delivery
+from models.notification import Delivery, PushCursor
+from models.operations import pushes
+from models.reasons import REASONS
 from models.user import Block, User
 from server.accounts import people
 from server.admin import Shown
@@ -27,7 +32,7 @@ from tests import factories
 pytestmark = pytest.mark.django_db
 
 PASSWORD = "correct horse battery"
-TABLES = [User, Block, Device, Session, Conversation, Member, Message, Delivery]
+TABLES = [User, Block, Device, Session, Conversation, Member, Message, Delivery, PushCursor]
 TARGET = "a-push-token-that-nobody-should-read"
 KEY = b"a push key that nobody should see"[:32]
 
@@ -60,16 +65,22 @@ def fill(count: int) -> None:
         session = factories.make_session(alice)
         Device.objects.filter(id=session.session.device_id).update(target=f"{TARGET}-{uuid4()}", push_key=KEY)
         group = factories.make_group(alice, bob)
-        factories.send(alice, group, "Just between us")
+        message = factories.send(alice, group, "Just between us")
         Block.objects.create(blocker=alice, blocked=bob)
+        device = Device.objects.create(user=bob, target=f"{TARGET}-{uuid4()}", push_key=b"k" * 32)
+        about = {"user_id": bob.id, "provider": "console"}
+        PushCursor.objects.create(device=device, conversation_id=group.id, pending_seq=1, **about)
         Delivery.objects.create(
             push_id=uuid4(),
-            device_id=uuid4(),
-            user_id=bob.id,
+            device_id=device.id,
             conversation_id=group.id,
             kind="alert",
-            provider="console",
-            state="pending",
+            first_seq=1,
+            seq=Message.objects.get(id=message).seq,
+            state="dead",
+            reason="not_renderable",
+            tries=[{"at": "2026-11-25T09:00:00+00:00", "code": "not_renderable", "ms": 3}],
+            **about,
         )
 
 
@@ -155,7 +166,11 @@ def test_people_are_found(browser: Client, text: str) -> None:
         (Conversation, "kind__exact=group"),
         (Member, "role__exact=owner"),
         (Message, "kind__exact=text"),
-        (Delivery, "state__exact=pending"),
+        (Delivery, "state__exact=dead"),
+        (Delivery, "kind__exact=alert"),
+        (Delivery, "provider=console"),
+        (Delivery, "reason=not_renderable"),
+        (PushCursor, "not_before__isempty=1"),
     ],
 )
 def test_filters(browser: Client, table: type, query: str) -> None:
@@ -165,6 +180,92 @@ def test_filters(browser: Client, table: type, query: str) -> None:
 
     assert answer.status_code == 200
     assert len(answer.context["cl"].result_list) >= 1
+
+
+# --- pushes
+
+
+def page_of(browser: Client, row: Any) -> str:
+    return browser.get(address(type(row), row.pk, "change")).text.partition('id="content"')[2]
+
+
+def test_a_push_says_why_it_was_not_sent(browser: Client) -> None:
+    fill(1)
+    row = Delivery.objects.get()
+
+    shown = page_of(browser, row)
+
+    assert html.escape(REASONS["not_renderable"]) in shown
+    assert "2026-11-25T09:00:00+00:00 not_renderable 3 ms" in shown
+    assert html.escape(REASONS["not_renderable"]) in browser.get(address(Delivery)).text
+
+
+def test_a_push_is_shown_with_its_receipts(browser: Client) -> None:
+    fill(2)
+    row, _ = Delivery.objects.all()
+    pushes.report(actor=row.user_id, device_id=row.device_id, push_id=row.push_id, event="displayed")
+
+    told = re.findall(r'field-receipts">(.*?)<', browser.get(address(Delivery)).text)
+
+    assert sorted(told) == ["-", "displayed"]
+    assert "Displayed at" in page_of(browser, row)
+
+
+@pytest.mark.parametrize("by", ["push_id", "device_id", "user_id", "conversation_id", "message"])
+def test_pushes_are_found(browser: Client, by: str) -> None:
+    fill(3)
+    row = Delivery.objects.all()[1]
+    id = Message.objects.get(conversation=row.conversation_id, kind="text").id if by == "message" else getattr(row, by)
+
+    assert list(browser.get(address(Delivery), {"q": str(id)}).context["cl"].result_list) == [row]
+
+
+def test_a_message_leads_to_its_pushes(browser: Client) -> None:
+    fill(2)
+    row = Delivery.objects.all()[1]
+    message = Message.objects.get(conversation=row.conversation_id, kind="text")
+    # Of the same conversation, and about something else.
+    for fields in ({"seq": message.seq + 1, "first_seq": message.seq + 1}, {"kind": "call"}):
+        other = {**{"seq": row.seq, "first_seq": row.first_seq, "kind": "alert"}, **fields}
+        Delivery.objects.create(
+            push_id=uuid4(),
+            device_id=uuid4(),
+            user_id=uuid4(),
+            conversation_id=row.conversation_id,
+            state="sent",
+            **other,
+        )
+
+    (link,) = re.findall(r'href="(/admin/messaging/delivery/[^"]+)"', page_of(browser, message))
+
+    assert list(browser.get(html.unescape(link)).context["cl"].result_list) == [row]
+
+
+def send_again(browser: Client, *rows: Delivery) -> str:
+    form = {"action": "send_again", "_selected_action": [str(row.id) for row in rows]}
+    return browser.post(address(Delivery), form, follow=True).text
+
+
+def test_what_is_dead_is_sent_again_by_an_action(browser: Client) -> None:
+    fill(2)
+    first, second = Delivery.objects.all()
+
+    assert "1 will be sent again." in send_again(browser, first)
+
+    assert PushCursor.objects.get(conversation=first.conversation_id).not_before is not None
+    assert PushCursor.objects.get(conversation=second.conversation_id).not_before is None
+
+
+def test_only_who_may_change_pushes_sends_them_again(operator: User, browser: Client) -> None:
+    fill(1)
+    row = Delivery.objects.get()
+    operator.is_superuser = False
+    operator.save()
+    operator.user_permissions.add(Permission.objects.get(codename="view_delivery"))
+
+    send_again(browser, row)
+
+    assert PushCursor.objects.get().not_before is None
 
 
 # --- accounts
