@@ -28,6 +28,9 @@ from server import wiring
 
 from .said import CONVERSATIONS, NEIGHBOURS
 
+# The soak goes on for longer than the tokens of apps live.
+TOKEN_SECONDS = 4 * 3600
+
 
 def make(people: int, in_group: int) -> str:
     """
@@ -112,8 +115,10 @@ def _people(count: int) -> tuple[list[User], list[str]]:
     )
     # Each has a stream from registration on.
     streams.create(*(channels.personal(user.id) for user in users))
-    tokens = wiring.access_tokens()
-    return users, [tokens.make(user=s.user_id, session=s.id, device=s.device_id) for s in sessions]
+    make_token = wiring.access_tokens().make
+    return users, [
+        make_token(user=s.user_id, session=s.id, device=s.device_id, lifetime_seconds=TOKEN_SECONDS) for s in sessions
+    ]
 
 
 def _group(users: Sequence[User]) -> Conversation:
