@@ -20,7 +20,7 @@ class ConsoleProvider:
 
     async def deliver(self, push: Push) -> Outcome:
         target = f"{push.platform or 'unknown'} {fingerprint(push.target)}"
-        words = " ".join(f"{push.title} | {push.body}".split())
+        words = " ".join(f"{push.title} | {push.body}".split()) if push.title else push.kind.value
         print(f"push to {target} | {words}", file=self._stream, flush=True)
         return Outcome(Verdict.SENT)
 
