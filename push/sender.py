@@ -246,11 +246,11 @@ class Sender:
             async with asyncio.timeout(DELIVER_SECONDS):
                 return await self.provider.deliver(push)
         except TimeoutError:
-            return Outcome(Verdict.RETRY, "no_answer")
-        except Exception:
+            return Outcome(Verdict.RETRY, "no_answer", answer=f"No answer within {DELIVER_SECONDS:.0f} seconds")
+        except Exception as error:
             # A bug in a provider must not stop the others' pushes, nor lose this one.
             log.exception("push.provider_failed", push_id=str(push.push_id), provider=self.provider.name)
-            return Outcome(Verdict.RETRY, "provider_failed")
+            return Outcome(Verdict.RETRY, "provider_failed", answer=type(error).__name__)
 
     def _result(self, push: Push, due: DuePush, outcome: Outcome, milliseconds: int) -> Result:
         state, delay = self._follows(outcome, due.attempts)
