@@ -270,10 +270,11 @@ def test_unregistered_after_a_new_registration_reaches_the_new_target(fcm: Fcm, 
     "outage",
     [
         Answer(resets=True),
+        Answer(hold=threading.Event()),
         Answer(status=400, body=b'{"error": "invalid_grant"}'),
         Answer(status=403, body=b"<html>forbidden</html>"),
     ],
-    ids=["out-of-reach", "invalid-grant", "forbidden"],
+    ids=["out-of-reach", "stalls", "invalid-grant", "forbidden"],
 )
 def test_an_oauth_outage_loses_nothing(fcm: Fcm, phone: Device, outage: Answer) -> None:
     fcm.oauth.answers.extend([outage] * 3)
