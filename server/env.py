@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from consumers.namespaces import BadNamespaces, Namespaces
+from push import vapid
 
 DEVELOPMENT_SECRET = "development-only-secret-key-that-production-refuses-to-start-with"  # noqa: S105 - refused in production
 SECRET_CHARACTERS = 50
@@ -217,6 +218,16 @@ class Env(BaseSettings):
         # The names of the deployment's own are known to the worker only, which makes them.
         if self.push_provider not in BUILT_IN_PROVIDERS and not self.push_providers:
             raise ValueError(f"ROOST_PUSH_PROVIDER: one of {', '.join(sorted(BUILT_IN_PROVIDERS))} is expected")
+        return self
+
+    @model_validator(mode="after")
+    def _signs_pushes(self) -> Self:
+        # Told by every process at start, and not first by the page that asks for the public half.
+        if self.vapid_private_key:
+            try:
+                vapid.read_private_key(self.vapid_private_key)
+            except ValueError as error:
+                raise ValueError(f"ROOST_VAPID_PRIVATE_KEY: {error}") from None
         return self
 
     @model_validator(mode="after")

@@ -7,7 +7,6 @@ addresses are asked, over the address that was checked, and no redirect is follo
 
 from __future__ import annotations
 
-import base64
 import ipaddress
 import json
 import socket
@@ -16,14 +15,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
 
 import aiohttp
 import jwt
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from pywebpush import WebPusher, WebPushException
 from yarl import URL
 
@@ -33,6 +29,7 @@ from models.subscriptions import BadSubscription, Subscription, read_subscriptio
 from ..breaker import Breaker
 from ..payload import Push
 from ..retry_after import seconds_of
+from ..vapid import public_text, read_private_key
 from .answers import read_object, readable
 from .base import NOT_CONNECTED, Outcome, Verdict, web_topic
 
@@ -240,13 +237,9 @@ class Tokens:
     def __init__(self, private_key: str, subject: str) -> None:
         if not subject.startswith(("mailto:", "https:")):
             raise ValueError("the VAPID subject is a mailto: or https: address")
-        self._key = _private_key(private_key)
+        self._key = read_private_key(private_key)
         self._subject = subject
-        self.public_key = _base64url(
-            self._key.public_key().public_bytes(
-                serialization.Encoding.X962, serialization.PublicFormat.UncompressedPoint
-            )
-        )
+        self.public_key = public_text(self._key)
         self._by_origin: dict[str, tuple[float, str]] = {}
 
     def header(self, origin: str) -> str:
@@ -340,21 +333,3 @@ def _is_address(host: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _private_key(text: str) -> ec.EllipticCurvePrivateKey:
-    try:
-        if "-----" in text:
-            key: Any = serialization.load_pem_private_key(text.encode(), password=None)
-        else:
-            number = base64.b64decode(text.encode() + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
-            key = ec.derive_private_key(int.from_bytes(number, "big"), ec.SECP256R1()) if len(number) == 32 else None
-    except Exception as error:
-        raise ValueError("the VAPID key is neither PEM nor 32 bytes in base64url") from error
-    if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
-        raise ValueError("the VAPID key is not one of the curve P-256")
-    return key
-
-
-def _base64url(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()

@@ -6,7 +6,7 @@ from typing import Any
 
 from ninja import NinjaAPI, Router
 
-from . import backend, errors, openapi, tokens, views
+from . import backend, errors, openapi, push, tokens, views
 from .operations import OPERATIONS
 
 
@@ -65,6 +65,15 @@ def make() -> Api:
         summary="Exchange a refresh token",
         operation_id="token.refresh",
         openapi_extra=openapi.of_refresh(),
+    )
+    router.add_api_operation(
+        "/push/key",
+        ["GET"],
+        push.key,
+        tags=["Devices and sessions"],
+        summary="Show the key that browsers subscribe with",
+        operation_id="push.key",
+        openapi_extra=openapi.of_push_key(),
     )
     api.add_router("", router)
     return api

@@ -13,6 +13,7 @@ from . import examples
 from .backend import OPERATIONS as BACKEND_OPERATIONS
 from .backend import BackendOperation
 from .operations import OPERATIONS, Operation
+from .push import PushKey
 from .tokens import Refresh, TokenPair
 
 _REF = "#/components/schemas/{name}"
@@ -65,12 +66,12 @@ def components() -> dict[str, Any]:
     types = [op.returns for op in OPERATIONS if op.returns]
     types += [op.returns for op in BACKEND_OPERATIONS if op.returns]
     types += [rpc.input_of(op.method) for op in OPERATIONS] + [op.arguments for op in BACKEND_OPERATIONS]
-    _, schemas = _schemas([*dict.fromkeys(types), Refresh, TokenPair])
+    _, schemas = _schemas([*dict.fromkeys(types), Refresh, TokenPair, PushKey])
     return {"Problem": PROBLEM, **schemas}
 
 
 def of_refresh() -> dict[str, Any]:
-    """The one operation that has no method."""
+    """An operation without a method, because it comes before any token."""
     return {
         "requestBody": {
             "required": True,
@@ -93,6 +94,20 @@ def of_refresh() -> dict[str, Any]:
             },
             "default": _PROBLEM_ANSWER,
         },
+    }
+
+
+def of_push_key() -> dict[str, Any]:
+    """An operation without a method, because it needs no token."""
+    content = {
+        "schema": {"$ref": _REF.format(name="PushKey")},
+        "example": {"vapid_public_key": "BKVJ…"},
+    }
+    return {
+        "responses": {
+            200: {"description": "The key", "content": {"application/json": content}},
+            "default": _PROBLEM_ANSWER,
+        }
     }
 
 

@@ -1,4 +1,4 @@
-"""``POST /v1/auth/token/refresh``: the next pair of tokens. The one operation that needs no access token."""
+"""``POST /v1/auth/token/refresh``: the next pair of tokens, without an access token."""
 
 from __future__ import annotations
 

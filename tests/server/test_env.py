@@ -69,3 +69,12 @@ def test_everything_that_does_not_fit_is_told_at_once(load: Load) -> None:
 
 def test_a_variable_set_to_nothing_is_unset(load: Load) -> None:
     assert load({"ROOST_PORT": ""}).port == 8000
+
+
+@pytest.mark.parametrize("key", ["nonsense!", "AAAA", "-----BEGIN PRIVATE KEY-----"])
+def test_a_key_that_cannot_sign_pushes_is_told_by_name_and_not_shown(load: Load, key: str) -> None:
+    with pytest.raises(env.BadEnvironment) as refused:
+        load({"ROOST_VAPID_PRIVATE_KEY": key})
+
+    assert "ROOST_VAPID_PRIVATE_KEY" in str(refused.value)
+    assert key not in str(refused.value)

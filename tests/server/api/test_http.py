@@ -12,17 +12,25 @@ import jsonschema
 import pytest
 
 from consumers import rpc
+from push.vapid import public_text, read_private_key
 from server.api.backend import OPERATIONS as BACKEND_OPERATIONS
 from server.api.operations import OPERATIONS
 from tests.flows.people import Person, make_people
 from tests.servers import Deployment, ServerProcess
+from tests.webpush import base64url
 
 ORIGIN = "https://app.example.com"
+# The private half is the number seven.
+VAPID_PRIVATE_KEY = base64url(bytes(31) + b"\x07")
 
 
 @pytest.fixture(scope="module")
 def web() -> Iterator[ServerProcess]:
-    environment = {"ROOST_ALLOWED_ORIGINS": ORIGIN, "ROOST_HTTP_REQUESTS_PER_MINUTE_ADDRESS": "100000"}
+    environment = {
+        "ROOST_ALLOWED_ORIGINS": ORIGIN,
+        "ROOST_HTTP_REQUESTS_PER_MINUTE_ADDRESS": "100000",
+        "ROOST_VAPID_PRIVATE_KEY": VAPID_PRIVATE_KEY,
+    }
     with Deployment(webs=1, environment=environment) as deployment:
         web = deployment.webs[0]
         PEOPLE[:] = make_people(deployment, "Alice", "Bob")
@@ -183,6 +191,16 @@ def test_limits_hold_without_redis(deploy: Callable[..., Deployment]) -> None:
     assert statuses == {200, 429}
 
 
+# --- pushes of browsers
+
+
+def test_anybody_may_ask_for_the_key_that_browsers_subscribe_with(web: ServerProcess) -> None:
+    answer = ask(web, "GET", "/push/key")
+
+    assert answer.json() == {"vapid_public_key": public_text(read_private_key(VAPID_PRIVATE_KEY))}
+    assert VAPID_PRIVATE_KEY not in answer.text
+
+
 # --- pages of other origins
 
 
@@ -218,7 +236,7 @@ def test_every_method_has_an_address_and_every_address_a_description(document: d
     }
 
     backend = {operation.name for operation in BACKEND_OPERATIONS}
-    assert set(described) == {operation.method for operation in OPERATIONS} | {"token.refresh"} | backend
+    assert set(described) == {operation.method for operation in OPERATIONS} | {"token.refresh", "push.key"} | backend
     assert {operation.method for operation in OPERATIONS} == set(rpc.METHODS) - {rpc.PING} | {rpc.SEND}
     assert all(operation["summary"] for operation in described.values())
 
