@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from server.demo import PASSWORD
+from tests.flows.page import (
+    PHONE,
+    choose,
+    chromium,
+    composer,
+    log_in,
+    message,
+    row,
+    say,
+    start_direct,
+    visits,
+)
 from tests.servers import Deployment, ServerProcess
 
-# Without these Chromium cannot run as root, or talks to the world.
-FLAGS = [
-    f"--{name}"
-    for name in (
-        "no-sandbox",
-        "disable-gpu",
-        "disable-quic",
-        "no-first-run",
-        "disable-background-networking",
-        "disable-component-update",
-        "disable-sync",
-    )
-]
-DESKTOP = {"width": 1200, "height": 800}
-PHONE = {"width": 390, "height": 780}
 MESSAGE_CODE = re.compile(r"^\s*([A-Z0-9]{3,}(?:-[A-Z0-9]{3,})*)\s*$", re.MULTILINE)
 
 
@@ -47,39 +41,14 @@ def web(deployment: Deployment) -> ServerProcess:
 
 @pytest.fixture
 def browser() -> Iterator[Browser]:
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if chromium is None:
-        assert not os.environ.get("CI"), ".ci/run has to install chromium"
-        pytest.skip("chromium is not installed")
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        yield launched
-        launched.close()
+    with chromium() as browser:
+        yield browser
 
 
 @pytest.fixture
 def visit(browser: Browser, web: ServerProcess) -> Iterator[Callable[..., Page]]:
-    """``visit(**options)`` opens the page in a new context. Any error in the page fails the test."""
-    problems: list[str] = []
-    with ExitStack() as stack:
-
-        def begin(**options: object) -> Page:
-            context = browser.new_context(**{"viewport": DESKTOP, **options})
-            stack.callback(context.close)
-            page = context.new_page()
-            page.set_default_timeout(10_000)
-            page.on("pageerror", lambda error: problems.append(str(error)))
-            page.on("console", lambda message: problems.append(message.text) if is_problem(message.text) else None)
-            page.goto(web.url + "/")
-            return page
-
-        yield begin
-    assert problems == []
-
-
-def is_problem(text: str) -> bool:
-    """What the policy refused; failed requests are what some stories are about."""
-    return "Content Security Policy" in text
+    with visits(browser, web) as visit:
+        yield visit
 
 
 @pytest.fixture
@@ -92,43 +61,6 @@ def enter(visit: Callable[..., Page]) -> Callable[..., Page]:
         return page
 
     return begin
-
-
-def log_in(page: Page, name: str, password: str = PASSWORD) -> None:
-    page.get_by_role("textbox", name="E-mail").fill(f"{name}@example.com")
-    page.get_by_role("textbox", name="Password").fill(password)
-    page.get_by_role("button", name="Log in", exact=True).click()
-    expect(page.get_by_role("button", name="New conversation")).to_be_visible()
-
-
-def choose(page: Page, title: str) -> None:
-    row(page, title).click()
-    expect(page.get_by_role("heading", name=title, exact=True)).to_be_visible()
-
-
-def row(page: Page, title: str) -> object:
-    """A conversation in the list."""
-    return page.locator("#conversations button").filter(has=page.locator(".name", has_text=re.compile(f"^{title}$")))
-
-
-def composer(page: Page) -> object:
-    return page.get_by_role("textbox", name="Message", exact=True)
-
-
-def say(page: Page, text: str) -> None:
-    composer(page).fill(text)
-    composer(page).press("Enter")
-
-
-def message(page: Page, text: str) -> object:
-    return page.locator(".message").filter(has=page.locator(".text", has_text=re.compile(f"^{re.escape(text)}$")))
-
-
-def start_direct(page: Page, name: str) -> None:
-    page.get_by_role("button", name="New conversation").click()
-    page.get_by_role("searchbox", name="Search people by name").fill(name)
-    page.get_by_role("list", name="People").get_by_role("button", name=name, exact=True).click()
-    expect(page.get_by_role("heading", name=name, exact=True)).to_be_visible()
 
 
 def test_two_people_chat(enter: Callable[..., Page]) -> None:
