@@ -1,6 +1,7 @@
 """
-The chat page at ``/`` with its files, and the files of the admin: served with validators, under a strict content
-security policy. No process of its own for files, and nothing to collect: there are few, and they are small.
+The chat page at ``/`` with its files and its service worker, and the files of the admin: served with validators, under
+a strict content security policy. No process of its own for files, and nothing to collect: there are few, and they are
+small.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+# The service worker shows nothing but notifications, whose pictures are addresses that the app chose.
+WORKER_POLICY = "default-src 'none'; connect-src 'self'; img-src 'self' data: https:"
 
 
 class File(NamedTuple):
@@ -45,6 +48,11 @@ async def file(request: HttpRequest, name: str) -> HttpResponse:
     return _serve(request, CHAT, name)
 
 
+async def worker(request: HttpRequest) -> HttpResponse:
+    """The service worker. From the root, because it may only be in charge of what lies below its own address."""
+    return _serve(request, CHAT, "sw.js", WORKER_POLICY)
+
+
 async def icon(request: HttpRequest) -> HttpResponse:
     """What browsers ask for by themselves."""
     return _serve(request, CHAT, "icon.svg")
@@ -55,7 +63,7 @@ async def admin_file(request: HttpRequest, name: str) -> HttpResponse:
     return _serve(request, ADMIN, name)
 
 
-def _serve(request: HttpRequest, folder: Path, name: str) -> HttpResponse:
+def _serve(request: HttpRequest, folder: Path, name: str, policy: str = POLICY) -> HttpResponse:
     path = _paths(folder).get(name)
     if path is None:
         raise Http404
@@ -71,7 +79,7 @@ def _serve(request: HttpRequest, folder: Path, name: str) -> HttpResponse:
     # Names do not carry versions, so browsers ask each time, and mostly hear "not modified".
     response["Cache-Control"] = "no-cache"
     response["Vary"] = "Accept-Encoding"
-    response["Content-Security-Policy"] = POLICY
+    response["Content-Security-Policy"] = policy
     return response
 
 

@@ -11,6 +11,7 @@ from .api.api import api
 urlpatterns: list[URLPattern | URLResolver] = [
     path("", pages.page),
     path("chat/<path:name>", pages.file),
+    path("sw.js", pages.worker),
     path("favicon.ico", pages.icon),
     path("static/<path:name>", pages.admin_file),
     path("unsubscribe/<str:signed>", summaries.unsubscribe),

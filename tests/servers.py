@@ -14,7 +14,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from types import TracebackType
@@ -30,6 +30,7 @@ from server.embedded import Postgres, Valkey, free_port
 
 READY_SECONDS = 60.0
 LOOK_SECONDS = 0.05
+MANAGE = ("manage.py",)
 
 
 class Session:
@@ -115,7 +116,16 @@ def migrate(database_url: str) -> None:
 class ServerProcess:
     """A process of ours, ``manage.py serve`` or ``manage.py worker``, that a test may kill and start again."""
 
-    def __init__(self, name: str, command: str, environment: Mapping[str, str], folder: Path, port: int = 0) -> None:
+    def __init__(
+        self,
+        name: str,
+        command: str,
+        environment: Mapping[str, str],
+        folder: Path,
+        port: int = 0,
+        *,
+        program: Sequence[str] = MANAGE,
+    ) -> None:
         self.port = port
         self.url = f"http://127.0.0.1:{port}"
         self.websocket_url = f"ws://127.0.0.1:{port}/connection/websocket"
@@ -123,7 +133,7 @@ class ServerProcess:
         self._child = Child(
             session().folder,
             f"{folder.name}-{name}",
-            [sys.executable, "manage.py", *command.split()],
+            [sys.executable, *program, *command.split()],
             ending=Ending(turn=1),
             env=environment,
             log=self._log,
@@ -254,9 +264,11 @@ class Deployment:
         self.webs.append(web)
         return web.start()
 
-    def add_worker(self, environment: Mapping[str, str] | None = None) -> ServerProcess:
+    def add_worker(
+        self, environment: Mapping[str, str] | None = None, *, program: Sequence[str] = MANAGE
+    ) -> ServerProcess:
         told = {**self.environment, **(environment or {})}
-        worker = ServerProcess(f"worker-{len(self.workers)}", "worker", told, self.folder)
+        worker = ServerProcess(f"worker-{len(self.workers)}", "worker", told, self.folder, program=program)
         self.workers.append(worker)
         return worker.start()
 

@@ -46,6 +46,10 @@ class Browser:
         }
         return json.dumps({"endpoint": self.endpoint, "expirationTime": None, "keys": keys})
 
+    def is_meant(self, received: Received) -> bool:
+        """Whether a request came to its endpoint."""
+        return self.endpoint.endswith(received.path)
+
     def read(self, body: bytes) -> Any:
         """Decrypt a push."""
         plain = http_ece.decrypt(body, private_key=self._key, auth_secret=self._secret, version="aes128gcm")
@@ -58,6 +62,7 @@ class Received:
 
     headers: Mapping[str, str]
     body: bytes
+    path: str
 
     def claims(self, audience: str) -> dict[str, Any]:
         """What its VAPID token says, if the key beside it has signed that for this audience."""
@@ -108,7 +113,7 @@ class PushService:
 
     async def _take(self, request: web.Request) -> web.Response:
         body = await request.read()
-        self.received.append(Received(request.headers.copy(), body))
+        self.received.append(Received(request.headers.copy(), body, request.path))
         if problem := wrong_with_web(request.headers):
             return web.Response(status=400, text=problem)
         status, headers, *text = self.answers.pop(0) if self.answers else (201, {})

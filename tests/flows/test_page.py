@@ -254,6 +254,15 @@ def test_it_can_be_used_by_keyboard_alone(visit: Callable[..., Page]) -> None:
     expect(page.locator("#context")).to_be_hidden()
 
 
+def test_a_server_without_web_push_says_so(enter: Callable[..., Page]) -> None:
+    alice = enter("alice")
+
+    alice.get_by_role("button", name="Alice: account").click()
+
+    expect(alice.get_by_text("This server sends no notifications to browsers.")).to_be_visible()
+    expect(alice.get_by_role("button", name="Turn on")).to_have_count(0)
+
+
 def test_the_page_is_served_strictly(visit: Callable[..., Page], web: ServerProcess) -> None:
     page = visit()
 
@@ -264,3 +273,7 @@ def test_the_page_is_served_strictly(visit: Callable[..., Page], web: ServerProc
     again = page.request.get(web.url + "/", headers={"If-None-Match": answer.headers["etag"]})
     assert again.status == 304
     assert page.request.get(web.url + "/chat/../settings.py").status == 404
+    worker = page.request.get(web.url + "/sw.js").headers
+    assert worker["content-type"].startswith("text/javascript")
+    assert "script-src" not in worker["content-security-policy"]
+    assert "default-src 'none'" in worker["content-security-policy"]

@@ -211,7 +211,32 @@ function choices(store, conversation, act) {
 
 // --- the own account
 
-export async function account(store, logOut) {
+// What is said of notifications, and the button's name where pressing it is of use.
+const PUSH_STATES = {
+  on: ["You are notified here while this page is closed.", "Turn off"],
+  off: ["You are not notified here while this page is closed.", "Turn on"],
+  refused: ["Your browser refuses notifications of this page. Allow them in its settings for this site."],
+  unconfigured: ["This server sends no notifications to browsers."],
+  unsupported: ["This browser cannot show notifications of this page."],
+};
+
+/** The switch of this browser's notifications; `line` says what went wrong. */
+function notifications(push, line) {
+  const part = h("div", { class: "row notifications" });
+  const draw = () => {
+    const [text, label] = PUSH_STATES[push.state];
+    part.replaceChildren(h("p", { role: "status" }, text), label ? button(label, press, { class: "secondary" }) : "");
+  };
+  const press = async () => {
+    await attempt(line, () => (push.state === "on" ? push.turnOff() : push.turnOn()));
+    draw();
+  };
+  draw();
+  push.look().then(draw, () => {});
+  return part;
+}
+
+export async function account(store, push, logOut) {
   const line = errorLine();
   const name = h("input", { value: store.me.name, "aria-label": "Your name", maxlength: "100" });
   const save = async () => {
@@ -222,6 +247,8 @@ export async function account(store, logOut) {
   show(
     store.me.email ?? store.me.name,
     h("div", { class: "row" }, name, button("Save", save, { class: "secondary" })),
+    h("h3", {}, "Notifications"),
+    notifications(push, line),
     h("h3", {}, "Where you are logged in"),
     sessions,
     line,
@@ -230,7 +257,7 @@ export async function account(store, logOut) {
   const page = await attempt(line, () => store.rpc("session.list"));
   const row = ({ id, device, is_current: isCurrent, created_at: since }) => {
     const revoke = async () => {
-      if (await attempt(line, () => store.rpc("session.revoke", { id }))) account(store, logOut);
+      if (await attempt(line, () => store.rpc("session.revoke", { id }))) account(store, push, logOut);
     };
     const label = `${device.name || device.platform}, since ${new Date(since).toLocaleDateString()}`;
     return h("li", {}, h("span", { class: "grow" }, label), isCurrent ? h("small", {}, "this one") : button("End", revoke, { class: "link" }));

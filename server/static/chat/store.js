@@ -42,6 +42,18 @@ export class Store {
     return total;
   }
 
+  /** What the badge counts, here and on the server. */
+  get unreadConversations() {
+    return [...this.conversations.values()].filter((c) => c.unread > 0 && !isMuted(c)).length;
+  }
+
+  /** Whether all that a push tells of has been read. */
+  hasRead({ type, conversation, seq, conversations = "[]" }) {
+    const told = JSON.parse(conversations);
+    if (type === "summary") return told.length > 0 && told.every((id) => this.conversations.get(id)?.unread === 0);
+    return type === "message.sent" && this.conversations.get(conversation)?.read_seq >= Number(seq);
+  }
+
   /** Conversations, newest activity first. */
   get sorted() {
     return [...this.conversations.values()].filter((c) => !c.is_hidden).sort((a, b) => activity(b) - activity(a));
@@ -329,7 +341,7 @@ export class Store {
     conversation.read_seq = seq;
     conversation.unread = 0;
     this.#tell("conversation.read", conversation.id, seq);
-    this.#changed({ list: true });
+    this.#changed({ list: true, isRead: true });
   }
 
   #acknowledge(conversation, seq) {
@@ -400,8 +412,8 @@ export class Store {
       Object.assign(conversation, { muted_until, notification_level, is_hidden });
       this.#changed({ list: true });
     },
-    "conversation.read": ({ seq }, conversation) => {
-      if (seq > conversation.read_seq) this.fetch(conversation.id);
+    "conversation.read": async ({ seq }, conversation) => {
+      if (seq > conversation.read_seq && (await this.fetch(conversation.id))) this.#changed({ isRead: true });
     },
     "receipt.read": ({ user, seq }, conversation) => this.#receipt(conversation, user, { read_seq: seq, delivered_seq: seq }),
     "receipt.delivered": ({ user, seq }, conversation) => this.#receipt(conversation, user, { delivered_seq: seq }),
