@@ -85,7 +85,6 @@ class Phone:
     def __init__(self, clock: Clock | None = None, *, is_browser: bool = False) -> None:
         self.clock = clock or Clock()
         self.received: list[Any] = []
-        self.badge: int | None = None
         # How often it made itself heard, and the calls that rang.
         self.sounds = 0
         self.calls: list[Mapping[str, Any]] = []
@@ -94,9 +93,12 @@ class Phone:
         self.replaced = 0
         self.throttled = 0
         self.discarded = 0
+        self._badge: int | None = None
         self._screen: dict[str, Notification] = {}
         self._newest: dict[str, int] = {}
         self._waiting: list[Arrival] = []
+        # What FCM lets through later, the last of each collapse key.
+        self._delayed: dict[str, Arrival] = {}
         self._background_pushes: list[float] = []
         self._collapsible_left = float(FCM_COLLAPSIBLE_BURST)
         self._collapsible_at = self.clock()
@@ -109,12 +111,19 @@ class Phone:
     @property
     def notifications(self) -> dict[str, Notification]:
         """What is on the screen, by tag (or collapse id)."""
+        self._let_through()
         return dict(self._screen)
 
     @property
     def shown(self) -> list[tuple[str, str]]:
         """Title and body of each notification on the screen."""
-        return [(one.title, one.body) for one in self._screen.values()]
+        return [(one.title, one.body) for one in self.notifications.values()]
+
+    @property
+    def badge(self) -> int | None:
+        """The number beside the app."""
+        self._let_through()
+        return self._badge
 
     def dismiss(self) -> None:
         """Its owner wipes the screen."""
@@ -147,24 +156,27 @@ class Phone:
 
     def take(self, arrival: Arrival) -> None:
         """A service has accepted a push for this device."""
+        self._let_through()
         is_for_android = not (arrival.push_type or self._is_browser)
-        sleeps = self._is_offline or (self._is_dozing and is_for_android and not arrival.is_urgent)
-        if sleeps or (is_for_android and arrival.collapse and self._is_delayed()):
+        if self._is_offline or (self._is_dozing and is_for_android and not arrival.is_urgent):
             self._store(arrival)
+        elif is_for_android and arrival.collapse:
+            self.throttled += self._collapsible_left < 1
+            self._delayed[arrival.collapse] = arrival
+            self._let_through()
         else:
             self._deliver(arrival, self.clock())
 
     # --- what services do
 
-    def _is_delayed(self) -> bool:
+    def _let_through(self) -> None:
+        """Deliver what was delayed, as far as time allows it."""
         now = self.clock()
         refilled = self._collapsible_left + (now - self._collapsible_at) / FCM_COLLAPSIBLE_SECONDS
         self._collapsible_left, self._collapsible_at = min(refilled, FCM_COLLAPSIBLE_BURST), now
-        if self._collapsible_left < 1:
-            self.throttled += 1
-            return True
-        self._collapsible_left -= 1
-        return False
+        while self._delayed and self._collapsible_left >= 1 and not self._is_offline:
+            self._collapsible_left -= 1
+            self._deliver(self._delayed.pop(next(iter(self._delayed))), now)
 
     def _store(self, arrival: Arrival) -> None:
         if arrival.push_type:
@@ -244,7 +256,7 @@ class Phone:
         self._show(
             arrival.collapse, aps["alert"]["title"], aps["alert"]["body"], is_silent, _conversations(arrival.data)
         )
-        self.badge = aps.get("badge", self.badge)
+        self._badge = aps.get("badge", self._badge)
         if aps.get("mutable-content"):
             # The app's service extension runs before it is shown.
             # https://developer.apple.com/documentation/usernotifications/modifying-content-in-newly-delivered-notifications
@@ -255,7 +267,7 @@ class Phone:
     def _run_app(self, data: Mapping[str, Any]) -> None:
         """In the background: take off the screen what was read elsewhere, and set the badge."""
         self._clear(data)
-        self.badge = int(data["badge"]) if "badge" in data else self.badge
+        self._badge = int(data["badge"]) if "badge" in data else self._badge
 
     def _show_by_app(self, data: Mapping[str, Any]) -> None:
         """Android, and a browser's service worker: they get nothing but data, and build the notification."""
