@@ -20,7 +20,7 @@ from models.message import Message
 from models.notification import Delivery, Notification, PushCursor
 from models.operations import messages, pushes, sessions
 from models.payloads import DevicePushes
-from models.queries.pushes import of_message
+from models.queries.pushes import get_push, of_message
 from models.reasons import REASONS, SENT
 from models.user import Block, User
 from push.planner import Planner, Schedule
@@ -55,7 +55,7 @@ class Scene:
         """Bring the message to Bea's cursor, where nobody sends it."""
         schedule = Schedule(default_provider="memory", grace_seconds=0, active_elsewhere_seconds=0, ttl_seconds=3600)
         asyncio.run(Planner(schedule, lambda device_ids: ()).plan_due())
-        cursor: PushCursor = PushCursor.objects.get()
+        cursor: PushCursor = PushCursor.objects.get(conversation=self.group)
         return cursor
 
 
@@ -282,6 +282,20 @@ def test_a_push_tells_of_all_the_messages_that_it_gathered(scene: Scene) -> None
 
     assert first_push == second_push == scene.provider.sent[0].push_id
     assert scene.answer(message=third).decision == "waiting"
+
+
+def test_a_summary_tells_of_messages_in_several_conversations(scene: Scene) -> None:
+    other = make_conversation(scene.ann, scene.bea)
+    second = write(other, scene.ann, "and there")
+    scene.plan()
+    PushCursor.objects.update(is_deferred=True)
+    scene.work()
+
+    (summary,) = scene.provider.sent
+    shown = get_push(actor=scene.bea.id, push_id=summary.push_id)
+
+    assert scene.answer().push_id == scene.answer(message=second).push_id == summary.push_id
+    assert (shown.kind, sorted(shown.conversations)) == ("summary", sorted([scene.group.id, other.id]))
 
 
 def test_calls_and_tests_are_about_no_message(scene: Scene) -> None:

@@ -255,6 +255,7 @@ def test_every_example_fits_its_schema(document: dict[str, Any]) -> None:
 def test_answers_fit_their_schemas(web: ServerProcess, document: dict[str, Any], alice: Person, bob: Person) -> None:
     group = alice.make_group(web, "Schemas", bob)
     alice.send(web, group, "Hello")
+    (message,) = (m["id"] for m in alice.call(web, "GET", f"/conversations/{group}/messages")["messages"] if m["text"])
     paths = {
         "/v1/me": "/me",
         "/v1/conversations": "/conversations",
@@ -268,10 +269,38 @@ def test_answers_fit_their_schemas(web: ServerProcess, document: dict[str, Any],
         "/v1/feeds": "/feeds",
         "/v1/blocks": "/blocks",
         "/v1/sync": "/sync",
+        "/v1/messages/{id}/push": f"/messages/{message}/push",
     }
     for template, path in paths.items():
         schema = document["paths"][template]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
         jsonschema.validate(alice.call(web, "GET", path), {**schema, "components": document["components"]})
+
+
+# --- pushes
+
+
+def test_a_push_to_see_whether_any_arrives(web: ServerProcess, document: dict[str, Any], alice: Person) -> None:
+    address = f"/devices/{alice.device}/push-test"
+    refused = ask(web, "POST", address, alice)
+    alice.call(web, "PUT", "/devices/current", platform="android", target="alices-phone")
+
+    sent = ask(web, "POST", address, alice)
+    again = ask(web, "POST", address, alice)
+    push_id = sent.json()["push_id"]
+    told = [ask(web, "POST", f"/push/{push_id}/receipts", alice, json={"event": word}) for word in ("opened", "lost")]
+    shown = ask(web, "GET", f"/push/{push_id}", alice)
+
+    assert (refused.status_code, refused.json()["code"]) == (409, "no_push_target")
+    assert sent.status_code == 202
+    assert (again.status_code, again.json()["code"]) == (429, "too_many_requests")
+    assert 1 <= int(again.headers["Retry-After"]) <= 10
+    assert [answer.status_code for answer in told] == [204, 400]
+    assert {**shown.json(), "received_at": None, "displayed_at": None, "opened_at": None} == sent.json()
+    assert shown.json()["opened_at"]
+    assert "alices-phone" not in sent.text + shown.text
+    for answer in (sent, shown):
+        schema = {"$ref": "#/components/schemas/PushPayload", "components": document["components"]}
+        jsonschema.validate(answer.json(), schema)
 
 
 def contents_in(node: Any) -> Iterator[dict[str, Any]]:
