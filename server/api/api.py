@@ -37,6 +37,16 @@ def make() -> Api:
     )
     errors.install(api)
     router = Router()
+    # The first address that fits answers: this one would be taken for the id of a push.
+    router.add_api_operation(
+        "/push/key",
+        ["GET"],
+        push.key,
+        tags=["Devices and sessions"],
+        summary="Show the key that browsers subscribe with",
+        operation_id="push.key",
+        openapi_extra=openapi.of_push_key(),
+    )
     for operation in OPERATIONS:
         router.add_api_operation(
             operation.path,
@@ -65,15 +75,6 @@ def make() -> Api:
         summary="Exchange a refresh token",
         operation_id="token.refresh",
         openapi_extra=openapi.of_refresh(),
-    )
-    router.add_api_operation(
-        "/push/key",
-        ["GET"],
-        push.key,
-        tags=["Devices and sessions"],
-        summary="Show the key that browsers subscribe with",
-        operation_id="push.key",
-        openapi_extra=openapi.of_push_key(),
     )
     api.add_router("", router)
     return api
