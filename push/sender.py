@@ -190,8 +190,8 @@ class Sender:
                     delay_seconds=seconds,
                     defers=defers,
                     counts=False,
-                    # Who waits for the morning may want to know why; who waits for seconds will have it by then.
-                    is_silent=not defers,
+                    # The cursor tells for how long it waits, and whether for the morning.
+                    is_silent=True,
                 )
             case Send(kind):
                 if provider == due.provider:

@@ -105,7 +105,7 @@ def _on_device(
     if decisive:
         decision, reason, push_id = decisive.state, decisive.reason, decisive.push_id
     elif waiting:
-        decision, reason = "waiting", "scheduled"
+        decision, reason = "waiting", "quiet_hours" if waiting.is_deferred else "scheduled"
     else:
         decision, reason = _without_push(message, member, device, is_planned=is_planned)
     return payloads.DevicePushes(

@@ -289,6 +289,7 @@ def test_a_summary_tells_of_messages_in_several_conversations(scene: Scene) -> N
     second = write(other, scene.ann, "and there")
     scene.plan()
     PushCursor.objects.update(is_deferred=True)
+    assert (scene.answer().decision, scene.answer().reason) == ("waiting", "quiet_hours")
     scene.work()
 
     (summary,) = scene.provider.sent
