@@ -11,60 +11,30 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import structlog
 
 from models import threads
-from models.deliveries import ClearResult, DueClear, DuePush, Kind, Result, State
+from models.deliveries import DuePush, Kind, Result, State
 from models.operations import notifications as operations
 from models.queries import notifications as queries
 
-from . import backoff
-from .breaker import Breaker
-from .decision import Drop, Send, Wait, decide, kind_of, reason_to_drop_clear
+from .clearer import Clearer
+from .courier import Courier
+from .decision import Drop, Send, Wait, decide, kind_of
 from .metrics import Metrics
-from .payload import Look, Push, ids_only, render, render_clear, render_summary
-from .providers.base import Outcome, Provider, Verdict, fingerprint
+from .payload import Push, ids_only, render, render_summary
+from .providers.base import Outcome, Provider, Verdict
 from .rate import LastMinute, Quota
 from .recorder import Recorder
+from .rules import LEASE_SECONDS, Rules
 
 log = structlog.get_logger("push")
 
-# Longer than any try, including the wait for the database afterwards: while it lasts nobody else sends this push.
-LEASE_SECONDS = 60.0
-# What a provider promises to keep below.
-DELIVER_SECONDS = 30.0
 # When a slot becomes free others follow: one claim after this time serves them all.
 GATHER_SECONDS = 0.02
-# Longer than any push lives; what a provider asks for beyond it is nonsense.
-MAX_RETRY_SECONDS = 28 * 86_400.0
-# What has not been taken off a screen by then is old news anyway.
-CLEAR_LIFE = timedelta(days=1)
-# A clear is a courtesy: it is not tried for ever.
-MAX_CLEAR_ATTEMPTS = 8
-
-
-@dataclass(slots=True)
-class Counts:
-    """What one sender has done since it was started; part of the heartbeat."""
-
-    sent: int = 0
-    dropped: int = 0
-    retried: int = 0
-    dead: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """What holds for all senders of a worker."""
-
-    default_provider: str
-    providers: frozenset[str]
-    look: Look
-    stale_after: timedelta
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,16 +50,15 @@ class Sender:
     """The pushes of one provider, in this process."""
 
     def __init__(self, provider: Provider, recorder: Recorder, rules: Rules, metrics: Metrics) -> None:
-        self.provider = provider
-        self.breaker = Breaker(provider.concurrency)
-        self.counts = Counts()
+        self.courier = Courier(provider, metrics)
+        self._clearer = Clearer(self.courier, recorder, rules)
         self._recorder = recorder
         self._rules = rules
         self._metrics = metrics
         self._quota = Quota(getattr(provider, "per_minute", None))
         self._in_flight: set[asyncio.Task[None]] = set()
         self._last_minute = LastMinute()
-        metrics.watch(provider.name, self.breaker, self._in_flight.__len__)
+        metrics.watch(provider.name, self.courier.breaker, self._in_flight.__len__)
         self._on_free: Callable[[], None] = lambda: None
         # Whether the last claim was full, so that more may be waiting for a slot.
         self._has_backlog = False
@@ -106,16 +75,18 @@ class Sender:
         if not free:
             return False
         due = await threads.run(
-            operations.claim_pushes, provider=self.provider.name, limit=free, lease_seconds=LEASE_SECONDS
+            operations.claim_pushes, provider=self.courier.name, limit=free, lease_seconds=LEASE_SECONDS
         )
-        self._metrics.claimed(self.provider.name, due)
+        self._metrics.claimed(self.courier.name, due)
         ready = await self._prepare(due)
         for one in ready:
             self._start(self._deliver(one))
         left = free - len(ready)
-        clears = await self._start_clears(left) if left and len(due) < free else 0
-        self._quota.put_back(left - clears)
-        self._has_backlog = len(due) == free or clears == left > 0
+        clears = await self._clearer.claim(left) if left and len(due) < free else []
+        for clear in clears:
+            self._start(clear)
+        self._quota.put_back(left - len(clears))
+        self._has_backlog = len(due) == free or len(clears) == left > 0
         return self._has_backlog and self._free_slots() > 0
 
     async def finish(self, seconds: float) -> None:
@@ -126,7 +97,7 @@ class Sender:
                 task.cancel()
 
     def _free_slots(self) -> int:
-        return max(0, self.breaker.slots - len(self._in_flight))
+        return max(0, self.courier.breaker.slots - len(self._in_flight))
 
     # --- before it is sent
 
@@ -152,8 +123,8 @@ class Sender:
             except Exception:
                 # One poisoned message must not keep the others of its batch from being sent.
                 log.exception("push.not_renderable", push_id=str(group[0].push_id))
-                self.counts.dead += 1
-                self._metrics.not_renderable(self.provider.name)
+                self.courier.counts.dead += 1
+                self._metrics.not_renderable(self.courier.name)
                 results += [Result(due=one, kind=kind, state=State.DEAD, reason="not_renderable") for one in group]
         await self._recorder.record(results)
         return ready
@@ -176,7 +147,7 @@ class Sender:
             decision = Drop("provider_not_configured")
         match decision:
             case Drop(reason):
-                self.counts.dropped += 1
+                self.courier.counts.dropped += 1
                 self._metrics.dropped(reason)
                 log.debug("push.dropped", push_id=str(due.push_id), device=str(due.device_id), reason=reason)
                 return Result(due=due, kind=kind_of(due), state=State.DROPPED, reason=reason, counts=False)
@@ -221,39 +192,22 @@ class Sender:
     async def _deliver(self, ready: Ready) -> None:
         began = time.monotonic()
         outcome = await self._try(ready)
-        self._metrics.answered_first(self.provider.name, ready.dues[0], time.monotonic() - ready.claimed_at)
+        self._metrics.answered_first(self.courier.name, ready.dues[0], time.monotonic() - ready.claimed_at)
         result = self._result(ready.push, ready.dues[0], outcome, int((time.monotonic() - began) * 1000))
-        self._tell(ready.push, result.state, ready.dues[0].attempts, outcome)
+        self.courier.tell(ready.push, result.state, ready.dues[0].attempts, outcome)
         await self._recorder.record([result, *(replace(result, due=due, seq=_newest(due)) for due in ready.dues[1:])])
 
     async def _try(self, ready: Ready) -> Outcome:
-        outcome = await self._attempt(ready.push)
+        outcome = await self.courier.attempt(ready.push)
         if outcome.verdict is Verdict.TOO_BIG:
             push_id = str(ready.push.push_id)
-            log.warning("push.too_big", push_id=push_id, provider=self.provider.name, code=outcome.code)
+            log.warning("push.too_big", push_id=push_id, provider=self.courier.name, code=outcome.code)
             words = self._rules.look.words_of(ready.dues[0].device_locale)
-            outcome = await self._attempt(ids_only(ready.push, words))
+            outcome = await self.courier.attempt(ids_only(ready.push, words))
         return outcome
-
-    async def _attempt(self, push: Push) -> Outcome:
-        began = time.monotonic()
-        outcome = await self._outcome(push)
-        self._metrics.tried(self.provider.name, outcome, time.monotonic() - began)
-        return outcome
-
-    async def _outcome(self, push: Push) -> Outcome:
-        try:
-            async with asyncio.timeout(DELIVER_SECONDS):
-                return await self.provider.deliver(push)
-        except TimeoutError:
-            return Outcome(Verdict.RETRY, "no_answer", answer=f"No answer within {DELIVER_SECONDS:.0f} seconds")
-        except Exception as error:
-            # A bug in a provider must not stop the others' pushes, nor lose this one.
-            log.exception("push.provider_failed", push_id=str(push.push_id), provider=self.provider.name)
-            return Outcome(Verdict.RETRY, "provider_failed", answer=type(error).__name__)
 
     def _result(self, push: Push, due: DuePush, outcome: Outcome, milliseconds: int) -> Result:
-        state, delay = self._follows(outcome, due.attempts)
+        state, delay = self.courier.follows(outcome, due.attempts)
         return Result(
             due=due,
             kind=push.kind,
@@ -268,93 +222,6 @@ class Sender:
             gone_target=push.target if outcome.verdict is Verdict.TARGET_GONE else None,
             gone_at=outcome.gone_at,
         )
-
-    def _follows(self, outcome: Outcome, attempts: int) -> tuple[State, float]:
-        """What follows from an outcome: the state, and after how many seconds a push may be tried again."""
-        match outcome.verdict:
-            case Verdict.PAUSE:
-                self._paused(outcome, self.breaker.refused())
-                return State.PENDING, 0.0
-            case Verdict.RETRY:
-                self.counts.retried += 1
-                if outcome.is_about_target:
-                    # The provider is well: what it says of one device must not hold up the others'.
-                    self._accepted()
-                else:
-                    self._paused(outcome, self.breaker.failed())
-                return State.PENDING, min(backoff.retry_delay(attempts, outcome.retry_after), MAX_RETRY_SECONDS)
-        self._accepted()
-        match outcome.verdict:
-            case Verdict.TARGET_GONE:
-                self.counts.dropped += 1
-                # The delay is for a target that is in use again.
-                return State.DROPPED, backoff.retry_delay(attempts)
-            case Verdict.REJECTED | Verdict.TOO_BIG:
-                self.counts.dead += 1
-                return State.DEAD, 0.0
-        self.counts.sent += 1
-        return State.SENT, 0.0
-
-    def _paused(self, outcome: Outcome, seconds: float | None) -> None:
-        if seconds is not None:
-            log.error("push.provider_paused", provider=self.provider.name, code=outcome.code, seconds=round(seconds, 1))
-
-    def _accepted(self) -> None:
-        if self.breaker.accepted():
-            log.info("push.provider_resumed", provider=self.provider.name)
-
-    def _tell(self, push: Push, state: State, attempt: int, outcome: Outcome) -> None:
-        self._metrics.ended(self.provider.name, push.kind, state, outcome)
-        log.info(
-            "push." + state,
-            push_id=str(push.push_id),
-            kind=push.kind.value,
-            target=fingerprint(push.target),
-            provider=self.provider.name,
-            attempt=attempt,
-            outcome=outcome.verdict.name.lower(),
-            code=outcome.code,
-        )
-
-    # --- clears
-
-    async def _start_clears(self, limit: int) -> int:
-        """Start telling devices what to take off their screens; return how many that are."""
-        due = await threads.run(
-            operations.claim_clears, provider=self.provider.name, limit=limit, lease_seconds=LEASE_SECONDS
-        )
-        settled = [(one, self._settled_clear(one)) for one in due]
-        await self._recorder.record_clears([result for _, result in settled if result])
-        wanted = [one for one, result in settled if not result]
-        badges = await self._badges({one.user_id for one in wanted})
-        for one in wanted:
-            self._start(self._deliver_clear(one, badges.get(one.user_id, 0)))
-        return len(wanted)
-
-    def _settled_clear(self, due: DueClear) -> ClearResult | None:
-        provider = due.device_provider or self._rules.default_provider
-        reason = reason_to_drop_clear(due)
-        if reason is None and provider not in self._rules.providers:
-            reason = "provider_not_configured"
-        if reason is None and due.attempts > MAX_CLEAR_ATTEMPTS:
-            reason = "too_many_attempts"
-        if reason is not None:
-            self._metrics.dropped(reason)
-            return ClearResult(due=due, state=State.DROPPED, reason=reason)
-        return None if provider == due.provider else ClearResult(due=due, state=State.PENDING, provider=provider)
-
-    async def _deliver_clear(self, due: DueClear, badge: int) -> None:
-        push = render_clear(
-            due, badge=badge, ttl_seconds=int(CLEAR_LIFE.total_seconds()), expires_at=due.now + CLEAR_LIFE
-        )
-        outcome = await self._attempt(push)
-        state, delay = self._follows(outcome, due.attempts)
-        self._tell(push, state, due.attempts, outcome)
-        gone = due.target if outcome.verdict is Verdict.TARGET_GONE else None
-        result = ClearResult(
-            due=due, state=state, reason=outcome.code, delay_seconds=delay, gone_target=gone, gone_at=outcome.gone_at
-        )
-        await self._recorder.record_clears([result])
 
 
 def _summarised(wanted: Sequence[tuple[DuePush, Kind]]) -> list[tuple[Kind, list[DuePush]]]:

@@ -22,7 +22,8 @@ from .payload import Look
 from .planner import NOTIFICATIONS_PER_CLAIM, Connected, Planner, Schedule
 from .providers.base import Provider
 from .recorder import Recorder
-from .sender import Rules, Sender
+from .rules import Rules
+from .sender import Sender
 
 log = structlog.get_logger("push")
 
@@ -91,7 +92,7 @@ class Worker:
             for task in (*loops, recording):
                 task.cancel()
             await asyncio.gather(*loops, recording, return_exceptions=True)
-            await asyncio.gather(*(sender.provider.close() for sender in self.senders))
+            await asyncio.gather(*(sender.courier.provider.close() for sender in self.senders))
 
     async def _plan(self) -> bool:
         planned = await self._planner.plan_due()

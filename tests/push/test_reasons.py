@@ -8,7 +8,10 @@ from models.reasons import REASONS
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 RULES = ROOT / "push" / "decision.py"
-SENDING = [ROOT / "push" / "sender.py", *sorted((ROOT / "push" / "providers").glob("*.py"))]
+SENDING = [
+    *(ROOT / "push" / name for name in ("sender.py", "clearer.py", "courier.py")),
+    *sorted((ROOT / "push" / "providers").glob("*.py")),
+]
 
 
 def test_every_reason_of_a_rule_has_a_sentence() -> None:

@@ -19,7 +19,7 @@ from models.message import Message
 from models.notification import Delivery, Notification, PushCursor
 from models.operations import notifications as operations
 from models.user import Block, User
-from push import planner, recorder, sender, worker
+from push import backoff, courier, planner, recorder, sender, worker
 from push.payload import Look, Push, render
 from push.planner import Planner, Schedule
 from push.providers.base import Outcome, Verdict
@@ -501,7 +501,7 @@ def test_a_rejected_push_is_dead_and_its_target_kept(scene: Scene, provider: Mem
 def test_a_refusing_provider_is_paused_everything_kept_and_sent_after_the_repair(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sender.backoff, "pause_delay", lambda failures: 0.3 * failures)
+    monkeypatch.setattr(backoff, "pause_delay", lambda failures: 0.3 * failures)
     crowd(scene, 5)
     provider = Scripted(Outcome(Verdict.PAUSE, "http_403"), Outcome(Verdict.PAUSE, "http_403"), concurrency=1)
     began = time.monotonic()
@@ -516,8 +516,8 @@ def test_a_refusing_provider_is_paused_everything_kept_and_sent_after_the_repair
 
 
 def test_an_outage_is_probed_and_no_herd_comes_after_it(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sender.backoff, "pause_delay", lambda failures: 0.2)
-    monkeypatch.setattr(sender.backoff, "retry_delay", lambda attempts, retry_after=None: 0.01)
+    monkeypatch.setattr(backoff, "pause_delay", lambda failures: 0.2)
+    monkeypatch.setattr(backoff, "retry_delay", lambda attempts, retry_after=None: 0.01)
     crowd(scene, 40)
 
     class Away(MemoryProvider):
@@ -588,7 +588,7 @@ def test_a_provider_that_raises_loses_nothing(scene: Scene) -> None:
 
 
 def test_a_provider_that_never_answers_is_given_up(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sender, "DELIVER_SECONDS", 0.05)
+    monkeypatch.setattr(courier, "DELIVER_SECONDS", 0.05)
 
     class Hangs(MemoryProvider):
         async def deliver(self, push: Push) -> Outcome:

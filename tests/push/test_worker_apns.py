@@ -10,7 +10,7 @@ from django.utils import timezone
 from models.conversation import Conversation
 from models.device import Device
 from models.notification import Delivery, Notification, PushCursor
-from push import sender, worker
+from push import backoff, worker
 from push.providers.apns import ApnsKey, ApnsProvider
 from tests.apns import KEY_ID, TEAM_ID, TOPIC, Answer, Apns, in_thread
 from tests.push.scene import make_conversation, make_person, make_phone, make_worker, states, work, write
@@ -25,8 +25,8 @@ SEEN = [("Climbing", "Ann: hello")]
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Waits that are minutes in production are moments here."""
-    monkeypatch.setattr(sender.backoff, "pause_delay", lambda failures: 0.05)
-    monkeypatch.setattr(sender.backoff, "retry_delay", lambda attempts, retry_after=None: retry_after or 0.05)
+    monkeypatch.setattr(backoff, "pause_delay", lambda failures: 0.05)
+    monkeypatch.setattr(backoff, "retry_delay", lambda attempts, retry_after=None: retry_after or 0.05)
     monkeypatch.setattr(worker, "POLL_SECONDS", 0.05)
 
 

@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from models.device import Device
 from models.notification import Delivery, PushCursor
-from push import payload, sender, worker
+from push import backoff, payload, sender, worker
 from push.providers import fcm as fcm_module
 from push.providers.fcm import FcmProvider
 from push.providers.memory import MemoryProvider
@@ -34,8 +34,8 @@ pytestmark = pytest.mark.django_db(transaction=True)
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Waits that are minutes in production are moments here."""
-    monkeypatch.setattr(sender.backoff, "pause_delay", lambda failures: 0.05)
-    monkeypatch.setattr(sender.backoff, "retry_delay", lambda attempts, retry_after=None: retry_after or 0.05)
+    monkeypatch.setattr(backoff, "pause_delay", lambda failures: 0.05)
+    monkeypatch.setattr(backoff, "retry_delay", lambda attempts, retry_after=None: retry_after or 0.05)
     monkeypatch.setattr(fcm_module, "READ_SECONDS", 0.3)
     monkeypatch.setattr(worker, "POLL_SECONDS", 0.05)
 
@@ -133,7 +133,7 @@ def test_one_provider_at_429_delays_no_other_and_no_herd_comes_after_it(fcm: Fcm
 
     def is_over() -> bool:
         """The outage ends when FCM is paused and everybody else has their push."""
-        if fcm.always and busy.senders[0].breaker.is_open and len(memory.sent) == len(others):
+        if fcm.always and busy.senders[0].courier.breaker.is_open and len(memory.sent) == len(others):
             fcm.always, fcm.delay_seconds = None, 0.005
         return not fcm.always and nothing_is_pending()
 
@@ -231,7 +231,7 @@ def test_a_refusal_without_an_error_of_fcm_s_pauses_and_costs_nothing(fcm: Fcm, 
 
 def test_a_missing_apns_key_delays_no_android_phone(fcm: Fcm, monkeypatch: pytest.MonkeyPatch) -> None:
     # Whoever pauses for it pauses for longer than this test lasts.
-    monkeypatch.setattr(sender.backoff, "pause_delay", lambda failures: 3_600.0)
+    monkeypatch.setattr(backoff, "pause_delay", lambda failures: 3_600.0)
     iphones = write_to_many(15, platform="ios")
     androids = write_to_many(5)
     for phone in iphones:

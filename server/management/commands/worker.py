@@ -250,12 +250,12 @@ class Heartbeat:
             "pid": os.getpid(),
             "planned": self._worker.planned,
             "providers": {
-                sender.provider.name: {
-                    "paused": sender.breaker.is_open,
-                    "sent": sender.counts.sent,
-                    "dropped": sender.counts.dropped,
-                    "retried": sender.counts.retried,
-                    "dead": sender.counts.dead,
+                sender.courier.name: {
+                    "paused": sender.courier.breaker.is_open,
+                    "sent": sender.courier.counts.sent,
+                    "dropped": sender.courier.counts.dropped,
+                    "retried": sender.courier.counts.retried,
+                    "dead": sender.courier.counts.dead,
                 }
                 for sender in self._worker.senders
             },
