@@ -50,6 +50,8 @@ QUOTA_SECONDS = 60.0
 MAX_TTL_SECONDS = 28 * 86_400
 # The project's quota, unless Google has raised it. https://firebase.google.com/docs/cloud-messaging/throttling-and-quotas
 MESSAGES_PER_MINUTE = 600_000
+# https://firebase.google.com/docs/cloud-messaging/customize-messages/set-message-type
+MAX_PAYLOAD_BYTES = 4_096
 MAX_ANSWER_BYTES = 64 * 1024
 
 # https://firebase.google.com/docs/reference/fcm/rest/v1/ErrorCode
@@ -94,6 +96,9 @@ class FcmProvider:
             body = wire_json(push)
         except ValueError as error:
             return Outcome(Verdict.REJECTED, "not_encodable", answer=readable(str(error), push))
+        # The request has more in it than what counts: mostly there is nothing to count.
+        if len(body) > MAX_PAYLOAD_BYTES and payload_bytes(body) > MAX_PAYLOAD_BYTES:
+            return Outcome(Verdict.TOO_BIG, "too_big")
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._try, push, body)
 
     async def close(self) -> None:
@@ -205,6 +210,16 @@ def wire_json(push: Push) -> bytes:
         ValueError: the push cannot be told in FCM's words.
     """
     return b'{"message": ' + str(_message(push)).encode() + b"}"
+
+
+def payload_bytes(body: bytes) -> int:
+    """How much of a request counts: for Apple the payload that FCM makes of it, else the data's keys and values."""
+    message = json.loads(body)["message"]
+    data: dict[str, str] = message.get("data", {})
+    if "apns" in message:
+        payload = {**data, **message["apns"]["payload"]}
+        return len(json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode())
+    return sum(len(key.encode()) + len(value.encode()) for key, value in data.items())
 
 
 def probe_json(push: Push) -> bytes:

@@ -22,7 +22,7 @@ from models.ids import new_id
 from push.payload import Push
 from push.providers import fcm as fcm_module
 from push.providers.base import Outcome, Verdict, fingerprint
-from push.providers.fcm import FcmProvider, outcome_of, wire_json
+from push.providers.fcm import MAX_PAYLOAD_BYTES, FcmProvider, outcome_of, payload_bytes, wire_json
 from tests.fcm import BAD_TOKEN, RESERVED_KEY, Answer, Fcm, bad_token, bad_token_field, refusal, wrong_with
 from tests.push.pushes import NOW, make_clear, make_push, make_push_of
 
@@ -259,6 +259,11 @@ TABLE = [
     (refusal(400, "INVALID_ARGUMENT"), Verdict.REJECTED, "400_INVALID_ARGUMENT"),
     (refusal(400), Verdict.REJECTED, "http_400"),
     (refusal(413), Verdict.TOO_BIG, "http_413"),
+    (
+        Answer(status=400, code="INVALID_ARGUMENT", detail="Message too big"),
+        Verdict.TOO_BIG,
+        "400_INVALID_ARGUMENT",
+    ),
     (refusal(429, "QUOTA_EXCEEDED"), Verdict.RETRY, "429_QUOTA_EXCEEDED"),
     (refusal(429), Verdict.RETRY, "http_429"),
     (refusal(500, "INTERNAL"), Verdict.RETRY, "500_INTERNAL"),
@@ -506,6 +511,27 @@ async def test_pushes_that_wait_for_oauth_share_its_failure(fcm: Fcm, provider: 
     assert {outcome.verdict for outcome in outcomes} == {Verdict.PAUSE}
     # One more at most: a thread that had only just begun when the answer came.
     assert fcm.oauth.requests <= 2
+
+
+@pytest.mark.parametrize("platform", ["android", "ios", "web"])
+@pytest.mark.parametrize(("is_more", "verdict"), [(0, Verdict.SENT), (1, Verdict.TOO_BIG)])
+async def test_what_fcm_would_not_take_is_not_sent(
+    fcm: Fcm,
+    provider: FcmProvider,
+    platform: str,
+    is_more: int,
+    verdict: Verdict,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tests.fcm.MAX_PAYLOAD_BYTES", 10_000)
+    push = make_push(device_platform=platform)
+    push = replace(push, data={**push.data, "more": ""})
+    left = MAX_PAYLOAD_BYTES - payload_bytes(wire_json(push)) + is_more
+    push = replace(push, data={**push.data, "more": "é" * (left // 2) + "e" * (left % 2)})
+
+    assert (await provider.deliver(push)).verdict is verdict
+
+    assert len(fcm.posts) == 1 - is_more
 
 
 async def test_a_target_of_an_unknown_kind_is_rejected_without_a_request(fcm: Fcm, provider: FcmProvider) -> None:
