@@ -45,12 +45,14 @@ REASONS: dict[str, str] = {
     "bad_target": "The push target is none of this provider's.",
     "bad_subscription": "The push target is no Web Push subscription.",
     "address_not_public": "The subscription's address is not one of the public network.",
+    "400_INVALID_TOKEN": "The provider refuses the push target, and did so again when it was asked about nothing else.",
     "too_big": "It was too big for the provider, even with ids only.",
     # What lies between us and the provider.
     "no_answer": "The provider did not answer in time.",
     "service_paused": "The push service of the subscription refuses, or is away: it is asked again later.",
     "timeout": "The provider did not answer in time.",
-    "connection_failed": "The provider could not be reached.",
+    "not_connected": "The provider could not be reached.",
+    "connection_failed": "The connection to the provider broke before it had answered.",
     "provider_failed": "The provider's code in the worker failed; the worker's log says how.",
 }
 
