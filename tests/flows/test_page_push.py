@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from itertools import count
 from typing import Any
 from uuid import uuid4
 
@@ -32,6 +34,7 @@ VAPID_PRIVATE_KEY = base64url(bytes(31) + b"\x07")
 VAPID_PUBLIC_KEY = public_text(read_private_key(VAPID_PRIVATE_KEY))
 # Unknown to the page: what is pushed of it is unread.
 CONVERSATION = str(uuid4())
+ADDRESSES = count(1)
 WAIT_SECONDS = 15.0
 LOOK_SECONDS = 0.02
 
@@ -118,7 +121,8 @@ class Client:
         self.close_account()
 
     def open_account(self) -> None:
-        self.page.locator("#me").click()
+        # It has its name when the page knows who is logged in.
+        self.page.get_by_role("button", name=re.compile(": account$")).click()
 
     def close_account(self) -> None:
         self.page.get_by_role("button", name="Close").click()
@@ -192,6 +196,8 @@ def deployment(vendor: PushService) -> Iterator[Deployment]:
         "ROOST_VAPID_PRIVATE_KEY": VAPID_PRIVATE_KEY,
         "ROOST_VAPID_SUBJECT": "mailto:push@example.com",
         "ROOST_HTTP_REQUESTS_PER_MINUTE_ADDRESS": "100000",
+        # Each browser comes from an address of its own: log-ins are counted by address.
+        "ROOST_TRUSTED_PROXIES": "127.0.0.1",
         # People of other stories were here a moment ago.
         "ROOST_PUSH_ACTIVE_ELSEWHERE_SECONDS": "0",
     }
@@ -228,7 +234,8 @@ def enter(browser: Browser, deployment: Deployment, vendor: PushService) -> Iter
                 given = ",".join(one.subscription for one in subscriptions)
                 context.add_init_script(f"({SUBSCRIBE})([{given}])")
 
-            page = stack.enter_context(visits(browser, deployment.webs[0], prepare))()
+            visit = stack.enter_context(visits(browser, deployment.webs[0], prepare))
+            page = visit(extra_http_headers={"X-Forwarded-For": f"198.51.100.{next(ADDRESSES)}"})
             log_in(page, name)
             return Client(page, deployment, subscriptions)
 
@@ -302,6 +309,22 @@ def test_what_the_browser_refuses_is_said_and_has_no_button(enter: Callable[...,
 
     expect(alice.page.get_by_text("Your browser refuses notifications of this page.")).to_be_visible()
     expect(alice.page.get_by_role("button", name="Turn on")).to_have_count(0)
+
+
+def test_a_push_service_that_cannot_be_reached_is_said(enter: Callable[..., Client]) -> None:
+    alice = enter("alice")
+    alice.page.evaluate(
+        """() => {
+          PushManager.prototype.subscribe = async () => { throw new DOMException("no push service", "AbortError"); };
+        }"""
+    )
+
+    alice.open_account()
+    alice.page.get_by_role("button", name="Turn on").click()
+
+    expect(alice.page.get_by_role("alert").filter(has_text="no push service")).to_be_visible()
+    expect(alice.page.get_by_role("button", name="Turn on")).to_be_visible()
+    assert alice.device()[2] == ""
 
 
 def test_a_target_that_the_server_has_forgotten_is_told_again_on_the_next_visit(enter: Callable[..., Client]) -> None:
