@@ -145,7 +145,8 @@ function showPane(name) {
 }
 
 byId("new-chat").addEventListener("click", () => newConversation(store, choose));
-byId("me").addEventListener("click", () => account(store, push, logOut));
+// Until the first answer nobody knows whose account it is.
+byId("me").addEventListener("click", () => store.me && account(store, push, logOut));
 byId("conversations").closest("nav").addEventListener("scroll", ({ target }) => {
   if (target.scrollHeight - target.scrollTop - target.clientHeight < 200) store.loadMoreConversations();
 });
