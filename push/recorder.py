@@ -1,7 +1,7 @@
 """
 Stores the results of many tries in one transaction: what came in while the last one was committing goes with the next.
 
-A result is kept until it is stored. Its slot at the provider stays taken until then, so what waits here is bounded.
+A result is kept until it is stored. Its sender has so many pushes under way and no more, so what waits here is bounded.
 """
 
 from __future__ import annotations

@@ -57,8 +57,10 @@ class Sender:
         self._metrics = metrics
         self._quota = Quota(getattr(provider, "per_minute", None))
         self._in_flight: set[asyncio.Task[None]] = set()
+        # Those of them that have the provider's answer, and are being stored.
+        self._answered = 0
         self._last_minute = LastMinute()
-        metrics.watch(provider.name, self.courier.breaker, self._in_flight.__len__)
+        metrics.watch(provider.name, self.courier.breaker, lambda: self._at_provider)
         self._on_free: Callable[[], None] = lambda: None
         # Whether the last claim was full, so that more may be waiting for a slot.
         self._has_backlog = False
@@ -96,8 +98,19 @@ class Sender:
             for task in late:
                 task.cancel()
 
+    @property
+    def _at_provider(self) -> int:
+        return len(self._in_flight) - self._answered
+
     def _free_slots(self) -> int:
-        return max(0, self.courier.breaker.slots - len(self._in_flight))
+        """
+        How many more may be claimed: what the provider may have beside what it has.
+
+        A provider need not wait for our database, so what is only being stored takes no slot. While the database is
+        slow, as much may wait for it as may be at the provider.
+        """
+        unfinished = 2 * self.courier.provider.concurrency - len(self._in_flight)
+        return max(0, min(self.courier.breaker.slots - self._at_provider, unfinished))
 
     # --- before it is sent
 
@@ -195,7 +208,14 @@ class Sender:
         self._metrics.answered_first(self.courier.name, ready.dues[0], time.monotonic() - ready.claimed_at)
         result = self._result(ready.push, ready.dues[0], outcome, int((time.monotonic() - began) * 1000))
         self.courier.tell(ready.push, result.state, ready.dues[0].attempts, outcome)
-        await self._recorder.record([result, *(replace(result, due=due, seq=_newest(due)) for due in ready.dues[1:])])
+        results = [result, *(replace(result, due=due, seq=_newest(due)) for due in ready.dues[1:])]
+        self._answered += 1
+        if self._has_backlog:
+            self._on_free()
+        try:
+            await self._recorder.record(results)
+        finally:
+            self._answered -= 1
 
     async def _try(self, ready: Ready) -> Outcome:
         outcome = await self.courier.attempt(ready.push)
