@@ -132,7 +132,8 @@ WHERE c.id = waiting.id
 
 # What is final is recorded whoever holds the claim now; only putting back is for the holder, and who lost the claim
 # leaves what came later to the one who has it. What came after the claim (newer messages, another edit) is still to be
-# sent.
+# sent: it is told by what ``locked`` returns, which is the row as it is now. The statement's snapshot is older than the
+# lock that it may have waited for.
 _RECORD = f"""
 WITH result AS (
     SELECT * FROM unnest(
@@ -140,12 +141,13 @@ WITH result AS (
         %s::bool[], %s::int[], %s::text[], %s::bool[]
     ) AS r (id, lease, state, pending, seq, revised_at, delay, defers, uncounted, provider, is_off)
 ), locked AS (
-    SELECT c.id FROM messaging_pushcursor c JOIN result USING (id) ORDER BY c.id FOR UPDATE OF c
+    SELECT c.id, c.pending_seq, c.leased_until, c.revised_at
+    FROM messaging_pushcursor c JOIN result USING (id) ORDER BY c.id FOR UPDATE OF c
 ), done AS (
     SELECT r.*, c.pending_seq > greatest(r.pending, r.seq) AS has_more,
         c.pending_seq > greatest(r.pending, r.seq) AND c.leased_until <> r.lease AS is_anothers,
         c.revised_at IS DISTINCT FROM r.revised_at AS is_revised_since
-    FROM result r JOIN locked USING (id) JOIN messaging_pushcursor c USING (id) WHERE r.state <> 'pending'
+    FROM result r JOIN locked c USING (id) WHERE r.state <> 'pending'
 )
 UPDATE messaging_pushcursor c SET
     pending_seq = CASE WHEN d.id IS NULL OR d.has_more THEN c.pending_seq ELSE 0 END,

@@ -1,0 +1,103 @@
+"""What is planned while a result is being recorded is not lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import timedelta
+from time import monotonic, sleep
+
+import pytest
+from django.db import connection, transaction
+from django.utils import timezone
+
+from models.deliveries import DuePush, Kind, Planned, Result, State
+from models.notification import PushCursor
+from models.operations import notifications as operations
+from tests.push.scene import make_conversation, make_person, make_phone, write
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+class Scene:
+    """Ann has written to Bea, and the push to Bea's phone has been claimed."""
+
+    def __init__(self) -> None:
+        self.ann, self.bea = make_person("Ann"), make_person("Bea")
+        self.phone = make_phone(self.bea)
+        self.group = make_conversation(self.ann, self.bea)
+        self.write()
+        self.due: DuePush = operations.claim_pushes(provider="memory", limit=8, lease_seconds=60)[0]
+
+    def write(self) -> None:
+        message = write(self.group, self.ann)
+        now = timezone.now()
+        planned = Planned(
+            device_id=self.phone.id,
+            conversation_id=self.group.id,
+            user_id=self.bea.id,
+            provider="memory",
+            first_seq=message.seq,
+            seq=message.seq,
+            not_before=now,
+            expires_at=now + timedelta(days=1),
+        )
+        operations.plan([planned])
+
+    @property
+    def cursor(self) -> PushCursor:
+        return PushCursor.objects.get()
+
+
+@contextmanager
+def recording(result: Result) -> Iterator[None]:
+    """Record in another connection, which waits for a lock of ours when the body runs."""
+
+    def record() -> None:
+        try:
+            operations.record_results([result])
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(1) as other:
+        with transaction.atomic():
+            # Held by us, so that the other one has taken its snapshot, and waits.
+            PushCursor.objects.select_for_update().get()
+            recorded: Future[None] = other.submit(record)
+            await_a_waiting_lock()
+            yield
+        recorded.result(timeout=10)
+
+
+def await_a_waiting_lock() -> None:
+    deadline = monotonic() + 10
+    with connection.cursor() as cursor:
+        while True:
+            cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
+            if cursor.fetchone()[0]:
+                return
+            assert monotonic() < deadline, "nobody waits"
+            sleep(0.01)
+
+
+@pytest.mark.parametrize("state", [State.SENT, State.DROPPED])
+def test_a_message_that_is_planned_meanwhile_is_still_to_be_sent(state: State) -> None:
+    scene = Scene()
+
+    with recording(Result(due=scene.due, kind=Kind.ALERT, state=state, seq=1 if state is State.SENT else 0)):
+        scene.write()
+
+    assert scene.cursor.pending_seq == scene.cursor.first_seq == 2
+    assert scene.cursor.not_before is not None
+    assert scene.cursor.sent_seq == (1 if state is State.SENT else 0)
+
+
+def test_an_edit_meanwhile_is_still_to_be_shown() -> None:
+    scene = Scene()
+
+    with recording(Result(due=scene.due, kind=Kind.ALERT, state=State.SENT, seq=1)):
+        PushCursor.objects.update(revised_at=timezone.now())
+
+    assert scene.cursor.revised_at is not None
+    assert scene.cursor.not_before is not None
