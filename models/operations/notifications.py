@@ -211,6 +211,15 @@ FROM result r JOIN locked USING (device_id)
 WHERE k.device_id = r.device_id AND (r.state <> 'pending' OR k.leased_until = r.lease)
 """
 
+# What was read while a clear was on the way, which could not say it. A transaction that commits late has begun earlier;
+# what is older than that was left out because there was too much, and would be left out again and again.
+_READ_MEANWHILE = """
+SELECT DISTINCT c.device_id
+FROM messaging_pushcursor c
+JOIN unnest(%s::uuid[], %s::timestamptz[]) AS d (device_id, claimed_at) ON d.device_id = c.device_id
+WHERE c.must_clear AND c.cleared_at > d.claimed_at - interval '10 seconds'
+"""
+
 # An alert has said what was to be cleared.
 _CLEARS_SAID = """
 WITH said AS (
@@ -360,6 +369,9 @@ def record_clears(results: Sequence[ClearResult]) -> None:
                 "AND conversation_id = ANY(%s)",
                 [due.device_id, list(due.conversations)],
             )
+    with connection.cursor() as cursor:
+        cursor.execute(_READ_MEANWHILE, [[due.device_id for due in said], [due.now for due in said]])
+        screens.schedule_clears([device_id for (device_id,) in cursor.fetchall()])
 
 
 def _say_clears(sent: Sequence[DuePush]) -> None:

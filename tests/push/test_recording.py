@@ -12,9 +12,11 @@ import pytest
 from django.db import connection, transaction
 from django.utils import timezone
 
-from models.deliveries import DuePush, Kind, Planned, Result, State
-from models.notification import PushCursor
+from models import screens
+from models.deliveries import ClearResult, DuePush, Kind, Planned, Result, State
+from models.notification import PushClear, PushCursor
 from models.operations import notifications as operations
+from models.screens import Read
 from tests.push.scene import make_conversation, make_person, make_phone, write
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -101,3 +103,27 @@ def test_an_edit_meanwhile_is_still_to_be_shown() -> None:
 
     assert scene.cursor.revised_at is not None
     assert scene.cursor.not_before is not None
+
+
+def test_what_is_read_while_a_clear_is_on_the_way_has_a_clear_of_its_own() -> None:
+    bea = make_person("Bea")
+    phone = make_phone(bea)
+    groups = [make_conversation(make_person("Ann"), bea) for _ in range(2)]
+    for group in groups:
+        PushCursor.objects.create(
+            device=phone, conversation=group, user_id=bea.id, provider="memory", shown_seq=1, sent_seq=1
+        )
+    screens.clear_read([Read(bea.id, groups[0].id, 1, None)])
+    PushClear.objects.update(not_before=timezone.now())
+    [first] = operations.claim_clears(provider="memory", limit=8, lease_seconds=60)
+
+    screens.clear_read([Read(bea.id, groups[1].id, 1, None)])
+    operations.record_clears([ClearResult(due=first, state=State.SENT)])
+
+    assert first.conversations == (groups[0].id,)
+    assert PushClear.objects.get().not_before is not None
+    PushClear.objects.update(not_before=timezone.now())
+    [second] = operations.claim_clears(provider="memory", limit=8, lease_seconds=60)
+    assert groups[1].id in second.conversations
+    operations.record_clears([ClearResult(due=second, state=State.SENT)])
+    assert PushClear.objects.get().not_before is None, "everything has been said"
