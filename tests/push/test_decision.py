@@ -67,7 +67,7 @@ def test_is_dropped(changes: dict[str, Any], reason: str) -> None:
         # An older mention, though the newest message is none.
         {"muted_until": SOON, "pending_seq": 9, "previews": (make_preview(seq=8, is_mention=True),)},
     ],
-    ids=str,
+    ids=lambda changes: ",".join(changes),
 )
 def test_is_pushed_all_the_same(changes: dict[str, Any]) -> None:
     assert decided(**changes) == Send(Kind.ALERT)

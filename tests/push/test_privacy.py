@@ -24,7 +24,7 @@ from tests.push.pushes import make_due, make_preview, make_push
 KEY = bytes(range(KEY_BYTES))
 PUSH_ID = "0199c0de-0000-7000-8000-000000000001"
 FIELDS = {"title": "Ann", "body": "غدا 🧗"}
-SEALED = seal(FIELDS, KEY, PUSH_ID)
+SEALED = seal(FIELDS, KEY, PUSH_ID, nonce=bytes(range(12)))
 
 
 # --- what the document promises
