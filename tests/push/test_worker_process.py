@@ -5,18 +5,15 @@ What a dead worker held is taken over when its lease ends; the tests end it in t
 """
 
 import json
-import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from time import monotonic, sleep, time
 
 import psutil
 import pytest
-from django.conf import settings
 from django.db import connection, transaction
 
 from models.conversation import Conversation
@@ -24,7 +21,8 @@ from models.notification import Notification, PushCursor
 from models.user import User
 from tests.fcm import Answer, Fcm, refusal
 from tests.push.scene import make_conversation, make_person, make_phone, nothing_is_pending, states, write
-from tests.servers import ServerProcess, session
+from tests.push.workers import Workers
+from tests.servers import ServerProcess
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -34,29 +32,8 @@ StartWorker = Callable[..., ServerProcess]
 @pytest.fixture
 def start_worker(fcm: Fcm, tmp_path: Path) -> Iterator[StartWorker]:
     """``start_worker()`` starts a worker on the test's database that pushes through the local FCM."""
-    workers: list[ServerProcess] = []
-    environment = {
-        **os.environ,
-        "DATABASE_URL": session().database_url(settings.DATABASES["default"]["NAME"]),
-        "ROOST_PUSH_PROVIDER": "fcm",
-        "ROOST_FCM_CREDENTIALS": fcm.credentials,
-        "ROOST_FCM_BASE_URL": fcm.url,
-        "ROOST_PUSH_GRACE_SECONDS": "0",
-        "ROOST_LOG_LEVEL": "DEBUG",
-        "PYTHONUNBUFFERED": "1",
-    }
-
-    def start(options: str = "", **more: str) -> ServerProcess:
-        name = f"worker-{len(workers)}"
-        worker = ServerProcess(name, f"worker {options}", {**environment, **more}, tmp_path)
-        workers.append(worker)
-        return worker.start()
-
-    yield start
-    for worker in workers:
-        with suppress(ProcessLookupError):
-            worker.signal(signal.SIGCONT)
-        worker.stop()
+    with Workers(fcm, tmp_path) as workers:
+        yield workers.start
 
 
 class Scene:

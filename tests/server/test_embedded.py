@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import gettempdir
 
 import psycopg
 import pytest
@@ -142,16 +143,14 @@ def test_nothing_outside_the_folder_is_changed(folder: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has another user to turn to")
-def test_root_without_user_namespaces_runs_postgres_as_nobody(
-    folder: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_root_without_user_namespaces_runs_postgres_as_nobody(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     able = embedded._can_run
     monkeypatch.setattr(
         embedded, "_can_run", lambda command, user=None: command[0] != "unshare" and able(command, user=user)
     )
     # The folders of pytest are for root alone; this user must reach its own.
     for path in (folder, *folder.parents):
-        if path.is_relative_to(tmp_path_factory.getbasetemp().parent):
+        if path.is_relative_to(gettempdir()) and path != Path(gettempdir()):
             path.chmod(0o711)
     postgres = Postgres(folder, folder / "postgres")
 
