@@ -186,9 +186,7 @@ class Env(BaseSettings):
     )
     push_sound: str = Field("default", description="Sound of pushes, as the app has named it.")
     push_stale_days: int = Field(60, ge=1, description="Devices that were not seen for so many days get no pushes.")
-    push_forget_days: int = Field(
-        270, ge=1, description="Push targets that were not seen for so many days are forgotten."
-    )
+    push_forget_days: int = Field(270, ge=1, description="Devices that were not seen for so many days are removed.")
     push_content: Literal["full", "sender", "encrypted", "id_only"] = Field(
         "full", description="How much a push may tell: everything, who wrote, everything to its device alone, or ids."
     )

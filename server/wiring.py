@@ -19,6 +19,7 @@ from consumers.namespaces import Namespaces
 from consumers.tokens import AccessTokens
 from models import threads
 from models.errors import TooBusy, Unavailable
+from models.operations import devices
 from models.operations.notifications import hasten
 
 from .doorbell import Doorbell
@@ -28,7 +29,7 @@ from .presence import RedisPresence
 
 log = structlog.get_logger("wiring")
 
-HASTEN_SECONDS = 2.0
+GONE_SECONDS = 2.0
 
 
 def build_engine() -> Engine:
@@ -39,7 +40,7 @@ def build_engine() -> Engine:
         authenticator=authenticator(),
         namespaces=Namespaces.parse(env.namespaces),
         make_presence=lambda: RedisPresence(env.redis_url),
-        make_devices=lambda: LiveDevices(env.redis_url, on_gone=_hasten),
+        make_devices=lambda: LiveDevices(env.redis_url, on_gone=_gone),
         make_layer=lambda: channel_layers.make_backend("default"),
         pace=Pace(ping=env.ping_seconds, pong=env.pong_seconds, commands=env.commands_per_second),
         make_bell=lambda: Doorbell(env.redis_url),
@@ -49,12 +50,13 @@ def build_engine() -> Engine:
     )
 
 
-async def _hasten(device_ids: Sequence[UUID]) -> None:
-    """What waits for these devices to acknowledge it is pushed now: nobody listens there any more."""
+async def _gone(device_ids: Sequence[UUID]) -> None:
+    """Nobody listens there any more: what waits for these devices to acknowledge it is pushed now."""
     try:
         # Telling Redis who is here must not wait for a database that hangs.
-        async with asyncio.timeout(HASTEN_SECONDS):
+        async with asyncio.timeout(GONE_SECONDS):
             await threads.run(hasten, device_ids)
+            await threads.run(devices.note_seen, device_ids)
     except (Error, Unavailable, TooBusy, TimeoutError) as error:
         # They are pushed when their grace ends.
         log.warning("push.not_hastened", devices=len(device_ids), error=type(error).__name__)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Sequence
 from uuid import UUID
 
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models.functions import Now
 
 from .. import drafts, payloads
@@ -19,6 +20,13 @@ from . import sessions
 
 MAX_TARGET_CHARACTERS = 4096
 MAX_WORD_CHARACTERS = 100
+
+# A row that somebody else is changing is being seen just now anyway.
+_NOTE_SEEN = """
+UPDATE messaging_device d SET last_seen_at = now()
+FROM (SELECT id FROM messaging_device WHERE id = ANY(%s) FOR NO KEY UPDATE SKIP LOCKED) gone
+WHERE d.id = gone.id
+"""
 # A key of AES-256.
 PUSH_KEY_BYTES = 32
 
@@ -122,6 +130,12 @@ def remove(*, actor: UUID, device_id: UUID) -> None:
         sessions.revoke_session(actor=actor, session_id=session.id)
     DeviceReceipt.objects.filter(device=device).delete()
     device.delete()
+
+
+def note_seen(device_ids: Sequence[UUID]) -> None:
+    """These devices have been connected until now: their apps are in use, whoever renews their tokens."""
+    with connection.cursor() as cursor:
+        cursor.execute(_NOTE_SEEN, [list(device_ids)])
 
 
 def _take_over(device: Device) -> None:

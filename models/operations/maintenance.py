@@ -10,8 +10,10 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
 from django.conf import settings
-from django.db import connection
+from django.db import connection, transaction
 from django.utils import timezone
+
+from ..device import Device
 
 # A batch row answers "was my commit stored?", which is asked within seconds of a broken connection.
 KEEP_WRITER_BATCHES = timedelta(hours=1)
@@ -23,6 +25,8 @@ KEEP_DEAD_DELIVERIES = timedelta(days=14)
 KEEP_EXPIRED_SESSIONS = timedelta(days=7)
 
 _SLICE = 5_000
+# Each brings its receipts and cursors along.
+_DEVICES_SLICE = 500
 
 _DELETE = """
 DELETE FROM {table} WHERE id IN (
@@ -61,12 +65,6 @@ SELECT gen_random_uuid(), coalesce(e.push_id, gen_random_uuid()), e.device_id, e
 FROM expired e
 ON CONFLICT (push_id, conversation_id) DO UPDATE SET state = 'dropped', reason = 'expired', finished_at = now()
 """
-_FORGET_STALE_TARGETS = """
-UPDATE messaging_device SET target = '', voip_target = '', target_updated_at = NULL
-WHERE id IN (
-    SELECT id FROM messaging_device WHERE target <> '' AND last_seen_at < %s LIMIT %s FOR UPDATE SKIP LOCKED
-)
-"""
 
 # A phone whose log-in has expired is logged out: nothing may be written on its screen any more.
 _SILENCE_EXPIRED_SESSIONS = """
@@ -84,7 +82,7 @@ def jobs() -> dict[str, Callable[[], int]]:
     return {
         "expired_pushes": expire_pushes,
         "expired_session_targets": silence_expired_sessions,
-        "stale_targets": forget_stale_targets,
+        "stale_devices": remove_stale_devices,
         "deliveries": prune_deliveries,
         "notifications": prune_notifications,
         "publications": prune_publications,
@@ -98,9 +96,18 @@ def expire_pushes() -> int:
     return _in_slices(_EXPIRE_PUSHES, [_SLICE])
 
 
-def forget_stale_targets() -> int:
-    """Forget the push targets of devices that were not seen for long."""
-    return _in_slices(_FORGET_STALE_TARGETS, [timezone.now() - timedelta(days=settings.ROOST.push_forget_days), _SLICE])
+def remove_stale_devices() -> int:
+    """Remove devices that were not seen for long, with all that is known of them."""
+    oldest = timezone.now() - timedelta(days=settings.ROOST.push_forget_days)
+    total = 0
+    while True:
+        with transaction.atomic():
+            stale = Device.objects.filter(last_seen_at__lt=oldest).select_for_update(skip_locked=True)
+            ids = list(stale.values_list("id", flat=True)[:_DEVICES_SLICE])
+            Device.objects.filter(id__in=ids).delete()
+        total += len(ids)
+        if len(ids) < _DEVICES_SLICE:
+            return total
 
 
 def silence_expired_sessions() -> int:

@@ -60,6 +60,11 @@ class Follower:
             await asyncio.gather(self._task, return_exceptions=True)
         assert self.problems == []
 
+    def freeze(self) -> None:
+        """Read nothing more and say nothing more, as a phone that has lost its network; the socket stays open."""
+        assert self._socket
+        self._socket.transport.pause_reading()
+
     async def until(self, holds: Any, what: str, seconds: float = 30.0) -> None:
         """Wait until ``holds()``; fail, saying what was waited for, after ``seconds``."""
         async with asyncio.timeout(seconds) as limit:

@@ -32,7 +32,7 @@ class Scene:
         self._redis = Redis.from_url(deployment.valkey.url)
         # For its first minute Redis cannot know who has a socket, and everybody's push waits.
         self._redis.set(MARKER, 0)
-        self.ann, *self._others = make_people(deployment, "Ann", *["Bea"] * 8)
+        self.ann, *self._others = make_people(deployment, "Ann", *["Bea"] * 10)
 
     def close(self) -> None:
         self._redis.close()
@@ -83,6 +83,18 @@ class Scene:
             "SELECT state, reason FROM messaging_delivery WHERE device_id = %s", [person.device]
         )
         return [(str(state), str(reason)) for state, reason in rows]
+
+    def forget_seeing(self, person: Person) -> None:
+        self._connection.execute(
+            "UPDATE messaging_device SET last_seen_at = now() - interval '59 days' WHERE id = %s", [person.device]
+        )
+
+    def was_just_seen(self, person: Person) -> bool:
+        """Whether the device's row says that it is in use."""
+        row = self._connection.execute(
+            "SELECT last_seen_at > now() - interval '1 minute' FROM messaging_device WHERE id = %s", [person.device]
+        ).fetchone()
+        return bool(row and row[0])
 
     def let_leases_end(self) -> None:
         """Let the minute pass after which what a dead worker held is free again."""
@@ -150,6 +162,31 @@ async def test_connected_device_that_does_not_acknowledge_is_pushed_to_after_the
     assert GRACE_SECONDS - 0.5 < time.monotonic() - began < GRACE_SECONDS + AT_ONCE_SECONDS
     assert scene.shown(bea) == ["Ann: hello"]
     await follower.stop()
+
+
+async def test_a_half_open_socket_costs_no_more_than_the_grace(scene: Scene) -> None:
+    bea = scene.person()
+    follower = await scene.connect(bea)
+    follower.freeze()
+    began = time.monotonic()
+    group = scene.write(bea)
+
+    await scene.until_pushed(bea)
+
+    assert GRACE_SECONDS - 0.5 < time.monotonic() - began < GRACE_SECONDS + AT_ONCE_SECONDS
+    assert scene.shown(bea) == ["Ann: hello"]
+    assert follower.texts(f"chat:{group}") == []
+    await follower.stop()
+
+
+async def test_a_device_is_seen_as_long_as_it_is_connected(scene: Scene) -> None:
+    bea = scene.person()
+    scene.forget_seeing(bea)
+    follower = await scene.connect(bea)
+
+    await follower.stop()
+
+    await until(lambda: scene.was_just_seen(bea), "sign of life in the device's row")
 
 
 async def test_a_socket_that_closes_without_acknowledging_ends_the_grace(scene: Scene) -> None:

@@ -110,7 +110,7 @@ def test_pushes_that_nobody_can_send_any_more_are_dropped() -> None:
     }
 
 
-def test_targets_that_were_not_seen_for_long_are_forgotten() -> None:
+def test_devices_that_were_not_seen_for_long_are_removed() -> None:
     now = timezone.now()
     old, young = (
         Device.objects.create(
@@ -119,10 +119,12 @@ def test_targets_that_were_not_seen_for_long_are_forgotten() -> None:
         for days in (271, 269)
     )
 
-    maintenance.forget_stale_targets()
+    waits = PushCursor.objects.create(device=old, conversation_id=new_id(), user_id=old.user_id, provider="memory")
 
-    assert list(Device.objects.exclude(target="")) == [young]
-    assert exists(old)
+    count = maintenance.remove_stale_devices()
+
+    assert count == 1
+    assert [exists(row) for row in (old, young, waits)] == [False, True, False]
 
 
 def test_sessions_are_deleted_a_week_after_they_expired() -> None:
