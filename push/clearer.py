@@ -66,7 +66,7 @@ class Clearer:
         )
         outcome = await self._courier.attempt(push)
         state, delay = self._courier.follows(outcome, due.attempts)
-        self._courier.tell(push, state, due.attempts, outcome)
+        self._courier.tell(push, due.device_id, state, due.attempts, outcome)
         gone = due.target if outcome.verdict is Verdict.TARGET_GONE else None
         result = ClearResult(
             due=due, state=state, reason=outcome.code, delay_seconds=delay, gone_target=gone, gone_at=outcome.gone_at

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass
+from uuid import UUID
 
 import structlog
 
@@ -104,13 +105,14 @@ class Courier:
         if self.breaker.accepted():
             log.info("push.provider_resumed", provider=self.provider.name)
 
-    def tell(self, push: Push, state: State, attempt: int, outcome: Outcome) -> None:
+    def tell(self, push: Push, device: UUID, state: State, attempt: int, outcome: Outcome) -> None:
         """Count a try, and log it: no target, no text."""
         self.metrics.ended(self.provider.name, push.kind, state, outcome)
         log.info(
             "push." + state,
             push_id=str(push.push_id),
             kind=push.kind.value,
+            device=str(device),
             target=fingerprint(push.target),
             provider=self.provider.name,
             attempt=attempt,

@@ -207,7 +207,7 @@ class Sender:
         outcome = await self._try(ready)
         self._metrics.answered_first(self.courier.name, ready.dues[0], time.monotonic() - ready.claimed_at)
         result = self._result(ready.push, ready.dues[0], outcome, int((time.monotonic() - began) * 1000))
-        self.courier.tell(ready.push, result.state, ready.dues[0].attempts, outcome)
+        self.courier.tell(ready.push, ready.dues[0].device_id, result.state, ready.dues[0].attempts, outcome)
         results = [result, *(replace(result, due=due, seq=_newest(due)) for due in ready.dues[1:])]
         self._answered += 1
         if self._has_backlog:
