@@ -14,6 +14,8 @@ TEST_SUBJECT = "test:"
 # A test is about none.
 NO_CONVERSATION = UUID(int=0)
 
+MAX_CLEARS_BESIDE = 10
+
 
 class State(StrEnum):
     """Where a push stands."""
@@ -202,6 +204,11 @@ class DuePush:
 
     # Conversations whose notifications this device should take off its screen.
     clears: tuple[UUID, ...] = ()
+
+    @property
+    def clears_beside(self) -> tuple[UUID, ...]:
+        """Those of them that fit beside what this push tells of; the rest has a push of its own."""
+        return tuple(one for one in self.clears if one != self.conversation_id)[:MAX_CLEARS_BESIDE]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,8 +27,6 @@ MAX_BODY_BYTES = 1_024
 # One of several messages, and an address in the data.
 MAX_LINE_BYTES = 240
 MAX_ADDRESS_BYTES = 300
-# Conversations to take off the screen that fit beside an alert; the rest has a push of its own.
-MAX_CLEARS_BESIDE = 10
 
 # What is on the screen under these names is replaced by what comes next under the same one.
 SUMMARY_COLLAPSE = "summary"
@@ -106,8 +104,8 @@ def render(due: DuePush, kind: Kind, *, badge: int, look: Look) -> Push:
         "body": body,
         "channel": _channel(due, kind),
     }
-    if clears := [str(conversation) for conversation in due.clears if conversation != due.conversation_id]:
-        data["clear"] = json.dumps(clears[:MAX_CLEARS_BESIDE], separators=(",", ":"))
+    if due.clears_beside:
+        data["clear"] = json.dumps([str(conversation) for conversation in due.clears_beside], separators=(",", ":"))
     if kind is Kind.REVISION:
         data["silent"] = "1"
     push = _push(due, kind, title=title, body=body, badge=badge, data=data, look=look)

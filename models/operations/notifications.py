@@ -16,7 +16,7 @@ from uuid import UUID
 from django.db import connection, transaction
 
 from .. import screens
-from ..deliveries import ClearResult, DueClear, DueNotification, DuePush, Occasion, Planned, Result, State
+from ..deliveries import ClearResult, DueClear, DueNotification, DuePush, Kind, Occasion, Planned, Result, State
 from ..device import Device
 from ..ids import new_id
 from ..queries import notifications as queries
@@ -220,21 +220,22 @@ JOIN unnest(%s::uuid[], %s::timestamptz[]) AS d (device_id, claimed_at) ON d.dev
 WHERE c.must_clear AND c.cleared_at > d.claimed_at - interval '10 seconds'
 """
 
-# An alert has said what was to be cleared.
-_CLEARS_SAID = """
-WITH said AS (
-    SELECT id FROM messaging_pushcursor WHERE device_id = ANY(%(devices)s) AND must_clear
-        AND conversation_id = ANY(%(conversations)s) ORDER BY id FOR UPDATE
-), done AS (
-    UPDATE messaging_pushcursor c SET must_clear = false FROM said WHERE c.id = said.id
-)
+# A push has said what was to be cleared, each conversation to its device.
+_SAY = """
+UPDATE messaging_pushcursor c SET must_clear = false
+FROM (
+    SELECT c.id FROM messaging_pushcursor c
+    JOIN unnest(%s::uuid[], %s::uuid[]) AS p (device_id, conversation_id) USING (device_id, conversation_id)
+    WHERE c.must_clear ORDER BY c.id FOR UPDATE OF c
+) said
+WHERE c.id = said.id
+"""
+_CANCEL_CLEARS = """
 UPDATE messaging_pushclear SET not_before = NULL, push_id = NULL, attempts = 0
 WHERE device_id IN (
     SELECT device_id FROM messaging_pushclear k
-    WHERE device_id = ANY(%(devices)s) AND leased_until IS NULL AND NOT EXISTS (
-        SELECT FROM messaging_pushcursor c
-        WHERE c.device_id = k.device_id AND c.must_clear AND c.conversation_id <> ALL(%(conversations)s)
-    )
+    WHERE device_id = ANY(%s) AND leased_until IS NULL
+        AND NOT EXISTS (SELECT FROM messaging_pushcursor c WHERE c.device_id = k.device_id AND c.must_clear)
     ORDER BY device_id FOR UPDATE
 )
 """
@@ -342,10 +343,10 @@ def record_results(results: Sequence[Result]) -> None:
         cursor.execute(_RECORD, columns)
     _log([result for result in settled if not result.is_silent])
     _forget_subjects([result.due.id for result in settled if result.due.subject and result.state is not State.PENDING])
-    sent = [result.due for result in settled if result.state is State.SENT]
+    sent = [result for result in settled if result.state is State.SENT]
     _say_clears(sent)
     screens.schedule_clears([result.due.device_id for result in settled if _is_off(result)])
-    screens.clear_what_was_read([due.id for due in sent if not due.subject])
+    screens.clear_what_was_read([result.due.id for result in sent if not result.due.subject])
 
 
 @transaction.atomic
@@ -362,27 +363,25 @@ def record_clears(results: Sequence[ClearResult]) -> None:
     with connection.cursor() as cursor:
         cursor.execute(_RECORD_CLEARS, columns)
     said = [result.due for result in settled if result.state is not State.PENDING]
-    for due in said:
-        with connection.cursor() as cursor:
-            cursor.execute(
-                "UPDATE messaging_pushcursor SET must_clear = false WHERE device_id = %s AND must_clear "
-                "AND conversation_id = ANY(%s)",
-                [due.device_id, list(due.conversations)],
-            )
+    _say([(due.device_id, conversation) for due in said for conversation in due.conversations])
     with connection.cursor() as cursor:
         cursor.execute(_READ_MEANWHILE, [[due.device_id for due in said], [due.now for due in said]])
         screens.schedule_clears([device_id for (device_id,) in cursor.fetchall()])
 
 
-def _say_clears(sent: Sequence[DuePush]) -> None:
-    said = [due for due in sent if due.clears]
+def _say_clears(sent: Sequence[Result]) -> None:
+    """What alerts have said needs no push of its own any more."""
+    said = [result.due for result in sent if result.kind is not Kind.SUMMARY and result.due.clears_beside]
     if said:
-        values = {
-            "devices": [due.device_id for due in said],
-            "conversations": [conversation for due in said for conversation in due.clears],
-        }
+        _say([(due.device_id, conversation) for due in said for conversation in due.clears_beside])
         with connection.cursor() as cursor:
-            cursor.execute(_CLEARS_SAID, values)
+            cursor.execute(_CANCEL_CLEARS, [[due.device_id for due in said]])
+
+
+def _say(pairs: Sequence[tuple[UUID, UUID]]) -> None:
+    if pairs:
+        with connection.cursor() as cursor:
+            cursor.execute(_SAY, [list(column) for column in zip(*pairs, strict=True)])
 
 
 def _is_off(result: Result) -> bool:

@@ -127,3 +127,46 @@ def test_what_is_read_while_a_clear_is_on_the_way_has_a_clear_of_its_own() -> No
     assert groups[1].id in second.conversations
     operations.record_clears([ClearResult(due=second, state=State.SENT)])
     assert PushClear.objects.get().not_before is None, "everything has been said"
+
+
+def test_what_an_alert_has_said_to_one_device_is_still_to_be_said_to_the_other() -> None:
+    ann, bea, cleo = make_person("Ann"), make_person("Bea"), make_person("Cleo")
+    phones = [make_phone(bea), make_phone(cleo)]
+    read, both, news = (make_conversation(ann, bea, cleo) for _ in range(3))
+    for phone, conversations in zip(phones, ([read], [read, both]), strict=True):
+        for conversation in conversations:
+            PushCursor.objects.create(
+                device=phone,
+                conversation=conversation,
+                user_id=phone.user_id,
+                provider="memory",
+                shown_seq=1,
+                sent_seq=1,
+            )
+    write(news, ann)
+    now = timezone.now()
+    operations.plan(
+        [
+            Planned(
+                device_id=phone.id,
+                conversation_id=news.id,
+                user_id=phone.user_id,
+                provider="memory",
+                first_seq=1,
+                seq=1,
+                not_before=now,
+                expires_at=now + timedelta(days=1),
+            )
+            for phone in phones
+        ]
+    )
+    screens.clear_read([Read(bea.id, read.id, 1, None), Read(cleo.id, both.id, 1, None)])
+    claimed = operations.claim_pushes(provider="memory", limit=8, lease_seconds=60)
+    screens.clear_read([Read(cleo.id, read.id, 1, None)])
+
+    operations.record_results([Result(due=due, kind=Kind.ALERT, state=State.SENT, seq=1) for due in claimed])
+
+    left = PushCursor.objects.filter(must_clear=True).values_list("device", "conversation")
+    assert list(left) == [(phones[1].id, read.id)], "what was read after the claim was said to nobody"
+    waiting = PushClear.objects.filter(not_before__isnull=False).values_list("device", flat=True)
+    assert list(waiting) == [phones[1].id]
