@@ -14,6 +14,7 @@ TEST_SUBJECT = "test:"
 # A test is about none.
 NO_CONVERSATION = UUID(int=0)
 
+# Conversations to take off the screen that an alert has room for, beside what it tells.
 MAX_CLEARS_BESIDE = 10
 
 
